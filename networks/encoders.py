@@ -1,0 +1,109 @@
+"""From observations to features: every leaf becomes a vector, the vectors are joined, an MLP follows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+
+from ppo_agent.networks import initializers
+
+Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
+
+# Bounded integer scalars with more values than this are numbers rather than categories.
+MAX_CATEGORIES = 4096
+
+
+def num_categories(spec: tf.TypeSpec) -> int | None:
+    """Number of categories of an observation leaf that is one-hot encoded; `None` if it is a plain number.
+
+    Bounded integer scalars, such as gymnasium's `Discrete`, are categories.
+    """
+    if spec.shape.rank != 0 or not spec.dtype.is_integer or not tensor_spec.is_bounded(spec):
+        return None
+    count = int(spec.maximum) - int(spec.minimum) + 1
+    return count if 1 <= count <= MAX_CATEGORIES else None
+
+
+def network_input_spec(observation_spec: Any) -> Any:
+    """The spec of what a network computes with: float32 for numbers, the given dtype for categories."""
+
+    def leaf(spec: tf.TypeSpec) -> tf.TypeSpec:
+        if spec.dtype in (tf.string, tf.resource, tf.variant):
+            raise ValueError(f"observation_spec: {spec.name or 'a leaf'} has dtype {spec.dtype.name}, expected numbers.")
+        if not spec.shape.is_fully_defined():
+            raise ValueError(f"observation_spec: shape {spec.shape} of {spec.name or 'a leaf'} must be fully defined.")
+        return spec if num_categories(spec) else tf.TensorSpec(spec.shape, tf.float32, spec.name)
+
+    return tf.nest.map_structure(leaf, tensor_spec.from_spec(observation_spec))
+
+
+def cast_to_spec(observation: Any, spec: Any) -> Any:
+    """Casts the numbers of an observation to the dtypes of `network_input_spec`; categories stay as they are."""
+
+    def leaf(value: Any, leaf_spec: tf.TypeSpec) -> Any:
+        return tf.cast(value, tf.float32) if leaf_spec.dtype == tf.float32 else value
+
+    return tf.nest.map_structure(leaf, observation, spec)
+
+
+def outer_shape(observation: Any, spec: Any) -> list[int | tf.Tensor]:
+    """The outer dimensions of an observation, [B] or [B, T]; integers where they are known statically."""
+    value, leaf_spec = tf.nest.flatten(observation)[0], tf.nest.flatten(spec)[0]
+    static = value.shape.as_list()[: value.shape.rank - leaf_spec.shape.rank]
+    if None not in static:
+        return static
+    dynamic = tf.shape(value)
+    return [dynamic[i] if size is None else size for i, size in enumerate(static)]
+
+
+def unflatten(tensor: tf.Tensor, outer: Sequence[int | tf.Tensor]) -> tf.Tensor:
+    """Reshapes [N, ...] to [*outer, ...]; N is the product of `outer`."""
+    if len(outer) == 1:
+        return tensor
+    return tf.reshape(tensor, [*outer, *tensor.shape[1:]])
+
+
+class ObservationEncoder(tf.keras.layers.Layer):
+    """Joins the leaves of an observation into one vector and applies a multi-layer perceptron.
+
+    Args:
+        input_spec: nest as `network_input_spec` returns it.
+        fc_layers: units of each fully connected layer; empty for none.
+        activation: of every layer.
+        seeds: where the layers' seeds come from.
+        name: of the layer.
+    """
+
+    def __init__(
+        self,
+        input_spec: Any,
+        fc_layers: Sequence[int],
+        activation: Activation,
+        seeds: initializers.SeedSource,
+        name: str = "encoder",
+    ) -> None:
+        super().__init__(name=name)
+        self.leaf_specs = tuple(tf.nest.flatten(input_spec))
+        self.dense_layers = [
+            initializers.dense(units, initializers.HIDDEN_GAIN, seeds(), activation, f"dense_{i}")
+            for i, units in enumerate(fc_layers)
+        ]
+
+    def call(self, observation: Any) -> tf.Tensor:
+        """Returns features [N, F] of an observation nest [B, ...] or [B, T, ...]; N is B or B * T."""
+        leaves = tf.nest.flatten(observation)
+        vectors = [_to_vector(value, spec) for value, spec in zip(leaves, self.leaf_specs, strict=True)]
+        features = vectors[0] if len(vectors) == 1 else tf.concat(vectors, axis=-1)
+        for layer in self.dense_layers:
+            features = layer(features)
+        return features
+
+
+def _to_vector(value: tf.Tensor, spec: tf.TypeSpec) -> tf.Tensor:
+    """One leaf [B, ...] or [B, T, ...] as float32 vectors [N, size]."""
+    categories = num_categories(spec)
+    if categories:
+        return tf.one_hot(tf.reshape(value - spec.minimum, [-1]), categories)
+    return tf.reshape(value, [-1, int(np.prod(spec.shape.as_list()))])
