@@ -123,7 +123,6 @@ class NumpyNormalizer:
 
     def __init__(self, normalizer: tensor_normalizer.StreamingTensorNormalizer) -> None:
         self._normalizer = normalizer
-        self._buffers: list[Array] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -133,17 +132,31 @@ class NumpyNormalizer:
         self._mean = [mean.numpy().astype(np.float32) for mean in source._avg]
         variances = [m2.numpy() / count.numpy() for m2, count in zip(source._m2, source._count, strict=True)]
         self._inverse_std = [(1.0 / np.sqrt(v + _VARIANCE_EPSILON)).astype(np.float32) for v in variances]
+        self._scratch: list[tuple[Array, Array, Array]] = []
+        self._batch_size = -1
 
     def __call__(self, leaves: list[Array]) -> list[Array]:
         """Returns clip((x - mean) / std, -5, 5) as float32, valid until the next call."""
-        if not self._buffers or self._buffers[0].shape != leaves[0].shape:
-            self._buffers = [np.empty(leaf.shape, np.float32) for leaf in leaves]
-        for x, mean, inverse_std, out in zip(leaves, self._mean, self._inverse_std, self._buffers, strict=True):
+        if len(leaves[0]) != self._batch_size:
+            self._allocate(leaves)
+        for x, (mean, inverse_std, out) in zip(leaves, self._scratch, strict=True):
             np.subtract(x, mean, out=out, casting="same_kind")
             np.multiply(out, inverse_std, out=out)
             np.minimum(out, _CLIP, out=out)
             np.maximum(out, -_CLIP, out=out)
-        return self._buffers
+        return [out for _, _, out in self._scratch]
+
+    def _allocate(self, leaves: list[Array]) -> None:
+        """Repeats the statistics for each row, because operations on equal shapes are faster than broadcasting."""
+        self._batch_size = len(leaves[0])
+        self._scratch = [
+            (_repeat(mean, x.shape), _repeat(inverse_std, x.shape), np.empty(x.shape, np.float32))
+            for x, mean, inverse_std in zip(leaves, self._mean, self._inverse_std, strict=True)
+        ]
+
+
+def _repeat(row: Array, shape: tuple[int, ...]) -> Array:
+    return np.ascontiguousarray(np.broadcast_to(row, shape))
 
 
 class NoiseBlock:
