@@ -1,0 +1,81 @@
+"""A driver that collects whole episodes."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+from tf_agents.environments import tf_environment
+from tf_agents.policies import tf_policy
+from tf_agents.trajectories import time_step as ts
+
+from ppo_agent.drivers.rollout_driver import RolloutDriver, check_count
+
+Nest = Any
+
+
+class DynamicEpisodeDriver(RolloutDriver):
+    """Steps until `num_episodes` episodes have ended, over all environments of the batch.
+
+    An episode counts when its environment has gone on to the next one, so that the row between them (step type LAST,
+    next step type FIRST) is collected too. The environments are stepped together: those whose episodes have not ended
+    contribute partial ones, and with several environments short episodes are seen more often than long ones.
+
+    Observers get the rows after the rollout, see `ppo_agent.drivers.observers`.
+    """
+
+    def __init__(
+        self,
+        env: tf_environment.TFEnvironment,
+        policy: tf_policy.TFPolicy,
+        observers: Sequence[Callable] | None = None,
+        transition_observers: Sequence[Callable] | None = None,
+        num_episodes: int = 1,
+        *,
+        bootstrap_row: bool = False,
+    ):
+        """Creates the driver; nothing is stepped yet.
+
+        Args:
+            env: Batched environment.
+            policy: Policy that fits its specs.
+            observers: Callables that take a `Trajectory` of rows.
+            transition_observers: Callables that take (time_step, policy_step, next_time_step).
+            num_episodes: Episodes per run, over all environments.
+            bootstrap_row: Whether each run ends with a row that holds the time step after its last action (next step
+                type FIRST, reward 0, discount 1), so that every collected step can be trained on.
+
+        Raises:
+            TypeError: `env`, `policy` or an observer is of the wrong type.
+            ValueError: `num_episodes` is no positive int.
+        """
+        super().__init__(
+            env, policy, observers, transition_observers, counts_boundaries=True, bootstrap_row=bootstrap_row
+        )
+        self._num_episodes = check_count("num_episodes", num_episodes)
+
+    def run(
+        self,
+        time_step: ts.TimeStep | None = None,
+        policy_state: Nest = None,
+        num_episodes: int | None = None,
+        maximum_iterations: int | None = None,
+    ) -> tuple[ts.TimeStep, Nest]:
+        """Collects episodes and informs the observers.
+
+        Args:
+            time_step: Where to start, [B, ...]; None resets the environments. Give back what the last run returned to
+                go on. It has to be the environment's current time step; this is not checked.
+            policy_state: The policy's state there; None for its initial state.
+            num_episodes: Episodes to collect in place of the constructor's number.
+            maximum_iterations: Most vector steps to take, for episodes that may never end.
+
+        Returns:
+            (time step, policy state) after the last step, tensors.
+
+        Raises:
+            ValueError: `num_episodes` is no positive int.
+        """
+        if time_step is None:
+            time_step = self.env.reset()
+        target = self._num_episodes if num_episodes is None else check_count("num_episodes", num_episodes)
+        return self._collect(time_step, policy_state, target, maximum_iterations)

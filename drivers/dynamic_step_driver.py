@@ -1,0 +1,73 @@
+"""A driver that collects a number of steps."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+from tf_agents.environments import tf_environment
+from tf_agents.policies import tf_policy
+from tf_agents.trajectories import time_step as ts
+
+from ppo_agent.drivers.rollout_driver import RolloutDriver, check_count
+
+Nest = Any
+
+
+class DynamicStepDriver(RolloutDriver):
+    """Steps until at least `num_steps` environment steps were taken, summed over all environments of the batch.
+
+    Rows between two episodes (step type LAST, next step type FIRST) are collected and not counted.
+
+    Observers get the rows after the rollout, see `ppo_agent.drivers.observers`.
+    """
+
+    def __init__(
+        self,
+        env: tf_environment.TFEnvironment,
+        policy: tf_policy.TFPolicy,
+        observers: Sequence[Callable] | None = None,
+        transition_observers: Sequence[Callable] | None = None,
+        num_steps: int = 1,
+        *,
+        bootstrap_row: bool = False,
+    ):
+        """Creates the driver; nothing is stepped yet.
+
+        Args:
+            env: Batched environment.
+            policy: Policy that fits its specs.
+            observers: Callables that take a `Trajectory` of rows.
+            transition_observers: Callables that take (time_step, policy_step, next_time_step).
+            num_steps: Environment steps per run, over all environments.
+            bootstrap_row: Whether each run ends with a row that holds the time step after its last action (next step
+                type FIRST, reward 0, discount 1), so that every collected step can be trained on.
+
+        Raises:
+            TypeError: `env`, `policy` or an observer is of the wrong type.
+            ValueError: `num_steps` is no positive int.
+        """
+        super().__init__(
+            env, policy, observers, transition_observers, counts_boundaries=False, bootstrap_row=bootstrap_row
+        )
+        self._num_steps = check_count("num_steps", num_steps)
+
+    def run(
+        self,
+        time_step: ts.TimeStep | None = None,
+        policy_state: Nest = None,
+        maximum_iterations: int | None = None,
+    ) -> tuple[ts.TimeStep, Nest]:
+        """Collects steps and informs the observers.
+
+        Args:
+            time_step: Where to start, [B, ...]; None for the environment's current time step. It has to be the
+                environment's current time step; this is not checked.
+            policy_state: The policy's state there; None for its initial state.
+            maximum_iterations: Most vector steps to take.
+
+        Returns:
+            (time step, policy state) after the last step, tensors.
+        """
+        if time_step is None:
+            time_step = self.env.current_time_step()
+        return self._collect(time_step, policy_state, self._num_steps, maximum_iterations)

@@ -1,0 +1,48 @@
+"""Calls NumPy functions on nests, eagerly or from inside a graph."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import tensorflow as tf
+
+Nest = Any
+
+
+def call_on_host(function: Callable[[Nest], Nest], argument: Nest, output_spec: Nest = ()) -> Nest:
+    """Returns function(argument) as tensors; inside a graph, as one stateful operation.
+
+    Args:
+        function: Takes and returns nests of NumPy arrays. Its result must not be changed afterwards: tensors may share
+            its memory.
+        argument: Nest of tensors.
+        output_spec: Nest of `tf.TensorSpec` of the result, batch dimensions included; () for no result.
+
+    Returns:
+        Nest of tensors as `output_spec`.
+    """
+    if tf.executing_eagerly():
+        result = function(to_arrays(argument))
+        return tf.nest.map_structure(lambda spec, x: tf.convert_to_tensor(x, spec.dtype), output_spec, result)
+    specs = tf.nest.flatten(output_spec)
+
+    def on_flat_arrays(*arrays: Any) -> list[Any]:
+        result = function(tf.nest.pack_sequence_as(argument, arrays))
+        return tf.nest.flatten(result) if specs else []
+
+    tensors = tf.numpy_function(on_flat_arrays, tf.nest.flatten(argument), [spec.dtype for spec in specs])
+    if not specs:
+        return ()
+    for tensor, spec in zip(tensors, specs, strict=True):
+        tensor.set_shape(spec.shape)
+    return tf.nest.pack_sequence_as(output_spec, tensors)
+
+
+def to_arrays(values: Nest) -> Nest:
+    """Returns the arrays of eager tensors, without a copy where TensorFlow allows it."""
+    return tf.nest.map_structure(lambda x: x.numpy() if tf.is_tensor(x) else x, values)
+
+
+def with_outer_dims(spec: Nest, *dims: int | None) -> Nest:
+    """Returns the specs with `dims` put before their shapes, for instance [B, T]."""
+    return tf.nest.map_structure(lambda leaf: tf.TensorSpec([*dims, *leaf.shape], leaf.dtype), spec)

@@ -1,0 +1,134 @@
+"""Gives a rollout to observers, each in the way that costs least.
+
+- An object with `add_rollout` (this package's replay buffer and metrics) gets the whole rollout in one call. The
+  observer is the object itself or its bound method `add_batch`.
+- TF-Agents' own metrics and replay buffers get the rows one after the other inside one graph loop.
+- Any other callable gets the rows one after the other, eagerly; inside a user's `tf.function`, in the graph loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.metrics import tf_metric
+from tf_agents.replay_buffers import replay_buffer
+from tf_agents.trajectories import policy_step
+
+from ppo_agent.drivers import host_calls
+from ppo_agent.drivers.rollout import Rollout, to_trajectory
+
+Nest = Any
+Observer = Callable[[Any], Any]
+
+
+class Observers:
+    """The observers of a driver."""
+
+    def __init__(self, observers: Sequence[Observer], transition_observers: Sequence[Observer], bootstrap_row: bool):
+        """Sorts the observers.
+
+        Args:
+            observers: Get `Trajectory` rows [B, ...].
+            transition_observers: Get (time_step, policy_step, next_time_step) [B, ...].
+            bootstrap_row: Whether a row with the final time step follows each rollout. Metrics of TF-Agents, which
+                would count it as a step, and transition observers do not get it.
+        """
+        self._bootstrap_row = bootstrap_row
+        self._bulk = [method for method in map(_add_rollout, observers) if method]
+        rest = [observer for observer in observers if not _add_rollout(observer)]
+        self._metrics = _RowLoop([observer for observer in rest if isinstance(observer, tf_metric.TFStepMetric)])
+        self._others = _RowLoop([observer for observer in rest if not isinstance(observer, tf_metric.TFStepMetric)])
+        self._transitions = _RowLoop(transition_observers)
+
+    def observe(self, rollout: Rollout) -> None:
+        """Passes on a rollout of T >= 1 steps, arrays or tensors.
+
+        Args:
+            rollout: NumPy arrays when called eagerly, tensors inside a graph.
+        """
+        rows = to_trajectory(rollout, self._bootstrap_row)
+        for add_rollout in self._bulk:
+            if tf.executing_eagerly():
+                add_rollout(rows)
+            else:
+                host_calls.call_on_host(add_rollout, rows)
+        if self._metrics:
+            self._metrics(to_trajectory(rollout, False))
+        if self._others:
+            self._others(rows)
+        if self._transitions:
+            self._transitions(_to_transitions(rollout))
+
+
+class _RowLoop:
+    """Calls observers with one row [B, ...] after the other of a nest [B, T, ...]."""
+
+    def __init__(self, observers: Sequence[Observer]):
+        self._in_graph = [observer for observer in observers if _belongs_in_graph(observer)]
+        self._eager = [observer for observer in observers if not _belongs_in_graph(observer)]
+        self._graph_loop: Callable[[Nest], None] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._in_graph or self._eager)
+
+    def __call__(self, rows: Nest) -> None:
+        """Goes through the rows, eagerly or, in a graph, with operations that do so."""
+        if not tf.executing_eagerly():
+            _loop_in_graph([*self._in_graph, *self._eager], rows)
+            return
+        if self._in_graph:
+            self._replay(rows)
+        if self._eager:
+            for index in range(len(tf.nest.flatten(rows)[0][0])):
+                row = tf.nest.map_structure(lambda x, i=index: tf.convert_to_tensor(x[:, i]), rows)
+                for observer in self._eager:
+                    observer(row)
+
+    def _replay(self, rows: Nest) -> None:
+        """Runs the graph loop, which is traced once for all lengths T."""
+        if self._graph_loop is None:
+            signature = tf.nest.map_structure(_any_length, rows)
+            self._graph_loop = tf.function(
+                lambda values: _loop_in_graph(self._in_graph, values), input_signature=[signature], autograph=False
+            )
+        self._graph_loop(rows)
+
+
+def _add_rollout(observer: Observer) -> Callable[[Nest], None] | None:
+    """Returns the method that takes whole rollouts, if the observer has one."""
+    owner = getattr(observer, "__self__", observer)
+    is_add_batch = owner is observer or getattr(observer, "__name__", "") == "add_batch"
+    return getattr(owner, "add_rollout", None) if is_add_batch else None
+
+
+def _belongs_in_graph(observer: Observer) -> bool:
+    """Returns whether the observer is a TF-Agents metric or the method of a TF-Agents replay buffer."""
+    owner = getattr(observer, "__self__", None)
+    return isinstance(observer, tf_metric.TFStepMetric) or isinstance(owner, replay_buffer.ReplayBuffer)
+
+
+def _any_length(value: np.ndarray) -> tf.TensorSpec:
+    batch_size, _, *rest = value.shape
+    return tf.TensorSpec([batch_size, None, *rest], value.dtype)
+
+
+def _loop_in_graph(observers: Sequence[Observer], rows: Nest) -> None:
+    def body(index: tf.Tensor) -> tf.Tensor:
+        row = tf.nest.map_structure(lambda x: x[:, index], rows)
+        for observer in observers:
+            observer(row)
+        return index + 1
+
+    length = tf.shape(tf.nest.flatten(rows)[0])[1]
+    tf.while_loop(lambda index: index < length, body, [tf.constant(0)], parallel_iterations=1, name="observers")
+
+
+def _to_transitions(rollout: Rollout) -> tuple[Nest, policy_step.PolicyStep, Nest]:
+    """Returns (time_step, policy_step, next_time_step), each [B, T, ...]."""
+    before = tf.nest.map_structure(lambda x: x[:, :-1], rollout.time_steps)
+    after = tf.nest.map_structure(lambda x: x[:, 1:], rollout.time_steps)
+    return before, policy_step.PolicyStep(rollout.action, rollout.policy_state, rollout.policy_info), after
+
+

@@ -1,0 +1,226 @@
+"""Rollouts: policy and environment stepped together, as stacks over time.
+
+Two ways with the same result: a Python loop over NumPy arrays, where environment and policy offer that, and a loop
+inside a TensorFlow graph for all others.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.environments import tf_environment
+from tf_agents.policies import greedy_policy, tf_policy
+from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
+
+Nest = Any
+
+_LAST = int(ts.StepType.LAST)
+
+
+class NumpyPolicy(Protocol):
+    """A stateless policy on NumPy arrays."""
+
+    def refresh(self) -> None:
+        """Takes over the current variables of the TensorFlow policy."""
+
+    def act(self, observation: Nest) -> tuple[Nest, Nest]:
+        """Returns fresh arrays (action, policy_info) for a nest of arrays [B, ...]."""
+
+
+class NumpyEnvironment(Protocol):
+    """An environment that can be stepped with NumPy arrays."""
+
+    def step_numpy(self, action: Nest) -> ts.TimeStep:
+        """Returns the next `TimeStep` of fresh arrays [B, ...]."""
+
+
+class Rollout(NamedTuple):
+    """T steps of B environments, arrays or tensors.
+
+    Attributes:
+        time_steps: `TimeStep` [B, T + 1, ...], the last one that after the last step.
+        action: Nest [B, T, ...]; None in a NumPy rollout of no steps.
+        policy_info: Nest [B, T, ...].
+        policy_state: Nest [B, T, ...], the policy's state after each action.
+    """
+
+    time_steps: ts.TimeStep
+    action: Nest
+    policy_info: Nest
+    policy_state: Nest
+
+
+class StopRule(NamedTuple):
+    """When a rollout ends.
+
+    Attributes:
+        target: It ends when this many rows were counted, over the whole batch.
+        counts_boundaries: Rows that go from an episode's last step to the next one's first are counted if true, all
+            other rows if false.
+    """
+
+    target: Any
+    counts_boundaries: bool
+
+
+def find_numpy_policy(policy: tf_policy.TFPolicy) -> NumpyPolicy | None:
+    """Returns the NumPy twin that `policy.numpy_policy(greedy)` offers; None without one or with a policy state."""
+    if tf.nest.flatten(policy.policy_state_spec):
+        return None
+    greedy = isinstance(policy, greedy_policy.GreedyPolicy)
+    make = getattr(policy.wrapped_policy if greedy else policy, "numpy_policy", None)
+    return make(greedy=greedy) if make else None
+
+
+def collect_numpy(
+    env: NumpyEnvironment, policy: NumpyPolicy, time_step: ts.TimeStep, stop: StopRule, maximum_iterations: int | None
+) -> tuple[Rollout, ts.TimeStep]:
+    """Steps in Python, without TensorFlow.
+
+    Args:
+        env: Environment, stepped from its current state.
+        policy: Policy; not refreshed here.
+        time_step: Where to start, arrays [B, ...].
+        stop: When to stop.
+        maximum_iterations: Most steps to take; None for no bound.
+
+    Returns:
+        The rollout of T >= 0 steps (its `policy_state` is empty), and the time step after it.
+    """
+    time_steps, actions, infos = [time_step], [], []
+    counted, limit = 0, math.inf if maximum_iterations is None else maximum_iterations
+    while counted < stop.target and len(actions) < limit:
+        action, info = policy.act(time_step.observation)
+        boundaries = np.count_nonzero(time_step.step_type == _LAST)
+        counted += boundaries if stop.counts_boundaries else len(time_step.step_type) - boundaries
+        time_step = env.step_numpy(action)
+        time_steps.append(time_step)
+        actions.append(action)
+        infos.append(info)
+    if not actions:
+        return Rollout(_stack(time_steps), None, None, ()), time_step
+    return Rollout(_stack(time_steps), _stack(actions), _stack(infos), ()), time_step
+
+
+def _stack(rows: list[Nest]) -> Nest:
+    """Stacks T nests of arrays [B, ...] to one of arrays [B, T, ...]."""
+    first = rows[0]
+    if isinstance(first, dict):
+        return type(first)((key, _stack([row[key] for row in rows])) for key in first)
+    if isinstance(first, tuple):
+        parts = [_stack(list(column)) for column in zip(*rows, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    # One concatenation costs a tenth of np.stack, which makes a view of each row first.
+    time_major = np.concatenate(rows).reshape(len(rows), *first.shape)
+    return np.ascontiguousarray(time_major.swapaxes(0, 1))
+
+
+def collect_in_graph(
+    env: tf_environment.TFEnvironment,
+    policy: tf_policy.TFPolicy,
+    time_step: ts.TimeStep,
+    policy_state: Nest,
+    stop: StopRule,
+    maximum_iterations: tf.Tensor | int | None,
+) -> tuple[Rollout, ts.TimeStep, Nest]:
+    """Steps in a graph's while loop; call it inside a `tf.function`.
+
+    Args:
+        env: Environment.
+        policy: Policy, with or without state.
+        time_step: Where to start, tensors [B, ...].
+        policy_state: The policy's state there.
+        stop: When to stop.
+        maximum_iterations: Most steps to take; None for no bound.
+
+    Returns:
+        The rollout, the time step after it, and the policy state after it.
+    """
+    step_spec = policy.policy_step_spec
+    batch_size = env.batch_size
+    stacks = (_arrays_like(time_step), *(_arrays_of(spec, batch_size) for spec in
+                                         (step_spec.action, step_spec.info, step_spec.state)))  # fmt: skip
+
+    def body(row: tf.Tensor, counted: tf.Tensor, stacks: Nest, time_step: ts.TimeStep, policy_state: Nest) -> tuple:
+        action_step = policy.action(time_step, policy_state)
+        values = (time_step, action_step.action, action_step.info, action_step.state)
+        stacks = tf.nest.map_structure(lambda array, value: array.write(row, value), stacks, values)
+        boundaries = tf.equal(time_step.step_type, _LAST)
+        counts = boundaries if stop.counts_boundaries else tf.logical_not(boundaries)
+        # A pure-TensorFlow environment must not be stepped before the policy has read its state.
+        with tf.control_dependencies(tf.nest.flatten((time_step, action_step))):
+            next_time_step = env.step(action_step.action)
+        counted += tf.math.count_nonzero(counts, dtype=tf.int32)
+        return row + 1, counted, stacks, next_time_step, action_step.state
+
+    rows, _, stacks, time_step, policy_state = tf.while_loop(
+        cond=lambda row, counted, *_: counted < stop.target,
+        body=body,
+        loop_vars=(tf.constant(0), tf.constant(0), stacks, time_step, policy_state),
+        parallel_iterations=1,
+        maximum_iterations=maximum_iterations,
+        name="rollout",
+    )
+    time_steps = tf.nest.map_structure(lambda array, value: array.write(rows, value), stacks[0], time_step)
+    stacked = tf.nest.map_structure(_stack_in_graph, (time_steps, *stacks[1:]))
+    return tf.nest.map_structure(tf.stop_gradient, (Rollout(*stacked), time_step, policy_state))
+
+
+def _arrays_like(tensors: Nest) -> Nest:
+    return tf.nest.map_structure(lambda x: _tensor_array(x.dtype, x.shape), tensors)
+
+
+def _arrays_of(spec: Nest, batch_size: int) -> Nest:
+    return tf.nest.map_structure(lambda leaf: _tensor_array(leaf.dtype, [batch_size, *leaf.shape]), spec)
+
+
+def _tensor_array(dtype: tf.DType, shape: Any) -> tf.TensorArray:
+    return tf.TensorArray(dtype, size=0, dynamic_size=True, element_shape=shape)
+
+
+def _stack_in_graph(array: tf.TensorArray) -> tf.Tensor:
+    """Returns [B, T, ...]."""
+    time_major = array.stack()
+    return tf.transpose(time_major, [1, 0, *range(2, time_major.shape.rank)])
+
+
+def to_trajectory(rollout: Rollout, bootstrap_row: bool) -> trajectory.Trajectory:
+    """Returns the rollout as rows.
+
+    Args:
+        rollout: T >= 1 steps, arrays or tensors.
+        bootstrap_row: Whether to add a row that holds the time step after the last action. Its next step type is
+            FIRST, its reward 0, its discount 1; action and policy info are those of the row before. No learner takes
+            it for a transition.
+
+    Returns:
+        `Trajectory` [B, T, ...], or [B, T + 1, ...] with the bootstrap row.
+    """
+    steps, action, info = rollout.time_steps, rollout.action, rollout.policy_info
+    observation, step_type = steps.observation, steps.step_type
+    next_step_type, reward, discount = tf.nest.map_structure(
+        lambda x: x[:, 1:], (steps.step_type, steps.reward, steps.discount)
+    )
+    if bootstrap_row:
+        next_step_type, discount = _append_like(next_step_type, int(ts.StepType.FIRST)), _append_like(discount, 1.0)
+        reward = tf.nest.map_structure(lambda x: _append_like(x, 0.0), reward)
+        action, info = tf.nest.map_structure(lambda x: _concat([x, x[:, -1:]]), (action, info))
+    else:
+        observation, step_type = tf.nest.map_structure(lambda x: x[:, :-1], (observation, step_type))
+    return trajectory.Trajectory(step_type, observation, action, info, next_step_type, reward, discount)
+
+
+def _append_like(values: Any, number: float) -> Any:
+    """Returns [B, T + 1, ...] with `number` in the last row."""
+    last = values[:, -1:]
+    if tf.is_tensor(last):
+        return _concat([values, tf.zeros_like(last) + tf.cast(number, last.dtype)])
+    return _concat([values, np.full_like(last, number)])
+
+
+def _concat(parts: list[Any]) -> Any:
+    return tf.concat(parts, axis=1) if tf.is_tensor(parts[0]) else np.concatenate(parts, axis=1)

@@ -1,0 +1,136 @@
+"""What both drivers share: choosing how to step, and passing the rollout on."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence, cast
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.drivers import driver
+from tf_agents.environments import tf_environment
+from tf_agents.policies import tf_policy
+from tf_agents.trajectories import time_step as ts
+
+from ppo_agent.drivers import host_calls
+from ppo_agent.drivers.observers import Observers
+from ppo_agent.drivers.rollout import (
+    NumpyEnvironment,
+    NumpyPolicy,
+    Rollout,
+    StopRule,
+    collect_in_graph,
+    collect_numpy,
+    find_numpy_policy,
+)
+
+Nest = Any
+
+_NO_LIMIT = np.iinfo(np.int32).max
+
+
+class RolloutDriver(driver.Driver):
+    """A driver that first collects a whole rollout and then gives it to its observers.
+
+    The rollout takes one of three ways, which give equal rows for equal actions:
+
+    - in NumPy, if the environment has `step_numpy` and the policy `numpy_policy` (and no policy state);
+    - else in one compiled graph that holds policy and environment, traced on the first run only;
+    - inside a user's own `tf.function`, as part of that graph.
+    """
+
+    def __init__(
+        self,
+        env: tf_environment.TFEnvironment,
+        policy: tf_policy.TFPolicy,
+        observers: Sequence[Callable] | None,
+        transition_observers: Sequence[Callable] | None,
+        *,
+        counts_boundaries: bool,
+        bootstrap_row: bool,
+    ):
+        if not isinstance(env, tf_environment.TFEnvironment):
+            raise TypeError(f"env is {env!r}, expected a tf_agents TFEnvironment (TFPyEnvironment wraps a Python one).")
+        if not isinstance(policy, tf_policy.TFPolicy):
+            raise TypeError(f"policy is {policy!r}, expected a tf_agents TFPolicy.")
+        for name, group in (("observers", observers), ("transition_observers", transition_observers)):
+            if not all(callable(observer) for observer in group or ()):
+                raise TypeError(f"{name} is {group!r}, expected a list of callables.")
+        super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
+        self._counts_boundaries = counts_boundaries
+        self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
+        self._numpy_policy = find_numpy_policy(policy) if hasattr(env, "step_numpy") else None
+        self._collect_compiled = tf.function(self._collect_in_graph, autograph=False)
+
+    def _collect(
+        self, time_step: ts.TimeStep, policy_state: Nest, target: Any, maximum_iterations: Any
+    ) -> tuple[ts.TimeStep, Nest]:
+        """Collects until the stop rule holds and informs the observers.
+
+        Args:
+            time_step: Where to start, tensors or arrays [B, ...].
+            policy_state: The policy's state there; None for its initial state.
+            target: Number of counted rows to reach.
+            maximum_iterations: Most steps to take, or None.
+
+        Returns:
+            Time step and policy state after the rollout, tensors.
+        """
+        if self._numpy_policy is not None and tf.executing_eagerly():
+            return self._collect_numpy(self._numpy_policy, time_step, target, maximum_iterations), ()
+        if policy_state is None:
+            policy_state = self.policy.get_initial_state(self.env.batch_size)
+        limit = _NO_LIMIT if maximum_iterations is None else maximum_iterations
+        bounds = (tf.convert_to_tensor(target, tf.int32), tf.convert_to_tensor(limit, tf.int32))
+        collect = self._collect_compiled if tf.executing_eagerly() else self._collect_in_graph
+        rollout, time_step, policy_state = collect(time_step, policy_state, *bounds)
+        self._observe(rollout)
+        return time_step, policy_state
+
+    def _collect_numpy(
+        self, numpy_policy: NumpyPolicy, time_step: ts.TimeStep, target: Any, maximum_iterations: Any
+    ) -> ts.TimeStep:
+        numpy_policy.refresh()
+        rollout, time_step = collect_numpy(
+            cast(NumpyEnvironment, self.env),
+            numpy_policy,
+            host_calls.to_arrays(time_step),
+            StopRule(int(target), self._counts_boundaries),
+            None if maximum_iterations is None else int(maximum_iterations),
+        )
+        if rollout.action is not None:
+            spec = self.policy.policy_step_spec
+            action, info = (
+                tf.nest.map_structure(_as_dtype, *pair)
+                for pair in ((spec.action, rollout.action), (spec.info, rollout.policy_info))
+            )
+            self._sinks.observe(rollout._replace(action=action, policy_info=info))
+        return tf.nest.map_structure(tf.convert_to_tensor, time_step)
+
+    def _collect_in_graph(
+        self, time_step: ts.TimeStep, policy_state: Nest, target: tf.Tensor, maximum_iterations: tf.Tensor
+    ) -> tuple[Rollout, ts.TimeStep, Nest]:
+        stop = StopRule(target, self._counts_boundaries)
+        return collect_in_graph(self.env, self.policy, time_step, policy_state, stop, maximum_iterations)
+
+    def _observe(self, rollout: Rollout) -> None:
+        """Informs the observers, unless nothing was collected."""
+        if not tf.executing_eagerly():
+            self._sinks.observe(rollout)
+        elif rollout.time_steps.step_type.shape[1] > 1:
+            self._sinks.observe(host_calls.to_arrays(rollout))
+
+
+def _as_dtype(spec: tf.TensorSpec, value: np.ndarray) -> np.ndarray:
+    return value.astype(spec.dtype.as_numpy_dtype, copy=False)
+
+
+def check_count(name: str, value: Any) -> Any:
+    """Returns `value`, a positive int or a tensor.
+
+    Raises:
+        ValueError: It is neither; `name` is the argument in the message.
+    """
+    is_int = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not tf.is_tensor(value) and not (is_int and value > 0):
+        raise ValueError(f"{name} is {value!r}, expected a positive int.")
+    return value

@@ -1,0 +1,146 @@
+"""Makes a `gymnasium.vector.VectorEnv` from an environment id, a callable or a ready vector environment."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from typing import Any, Callable, Mapping, Union
+
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+EnvLike = Union[str, Callable[..., gym.Env], VectorEnv]
+
+VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
+# Extras of this package, by the extra that gymnasium names in its messages.
+_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "mujoco-py": "mujoco", "atari": "atari"}
+_ATARI_NAMESPACE = "ALE/"
+
+
+def make_vector_env(
+    env: EnvLike, num_environments: int, vectorization: str, env_kwargs: Mapping[str, Any] | None
+) -> VectorEnv:
+    """Returns a vector environment of `num_environments` copies of `env`.
+
+    Args:
+        env: A gymnasium id (`module:Name-v0` included), a callable that returns a `gymnasium.Env`, or a ready
+            `VectorEnv`, which is returned as it is.
+        num_environments: How many copies.
+        vectorization: One of `VECTORIZATIONS`. 'auto' takes the environment's own vectorised form if the registry
+            has one with the same spaces, else 'sync'.
+        env_kwargs: Keyword arguments of the environment.
+
+    Raises:
+        TypeError: `env` is none of these.
+        ValueError: An argument does not fit, the id is unknown, or a package that it needs is not installed.
+    """
+    _check_arguments(num_environments, vectorization)
+    kwargs = dict(env_kwargs or {})
+    if isinstance(env, VectorEnv):
+        return _ready(env, num_environments, vectorization, kwargs)
+    if isinstance(env, str):
+        return _from_id(env, num_environments, vectorization, kwargs)
+    if not callable(env):
+        raise TypeError(
+            f"env_name is {env!r}, expected a gymnasium id, a callable that returns a gymnasium.Env, or a "
+            "gymnasium.vector.VectorEnv."
+        )
+    if vectorization == "vector_entry_point":
+        raise ValueError("vectorization is 'vector_entry_point', which needs a gymnasium id, found a callable.")
+    return _from_callable(functools.partial(env, **kwargs), num_environments, vectorization)
+
+
+def _check_arguments(num_environments: int, vectorization: str) -> None:
+    if isinstance(num_environments, bool) or not isinstance(num_environments, int) or num_environments < 1:
+        raise ValueError(f"num_environments is {num_environments!r}, expected a positive int.")
+    if vectorization not in VECTORIZATIONS:
+        raise ValueError(f"vectorization is {vectorization!r}, expected one of {', '.join(VECTORIZATIONS)}.")
+
+
+def _ready(env: VectorEnv, num_environments: int, vectorization: str, kwargs: dict[str, Any]) -> VectorEnv:
+    """Checks that nothing is asked for that a ready vector environment has decided already."""
+    if num_environments not in (1, env.num_envs):
+        raise ValueError(f"num_environments is {num_environments}, but the vector environment has {env.num_envs}.")
+    if vectorization != "auto" or kwargs:
+        raise ValueError("vectorization and env_kwargs have no meaning for a ready vector environment, leave them out.")
+    return env
+
+
+def _from_id(env_id: str, num_environments: int, vectorization: str, kwargs: dict[str, Any]) -> VectorEnv:
+    """Makes the vector environment of a registered id."""
+    scalar = _make(functools.partial(gym.make, env_id, **kwargs), env_id)
+    if vectorization in ("auto", "vector_entry_point"):
+        vectorised = functools.partial(
+            gym.make_vec, env_id, num_envs=num_environments, vectorization_mode="vector_entry_point", **kwargs
+        )
+        if vectorization == "vector_entry_point":
+            scalar.close()
+            return _make(vectorised, env_id)
+        if (env := _equivalent(scalar, vectorised)) is not None:
+            scalar.close()
+            return env
+    # The worker processes of 'async' make their own environments; 'sync' uses the one at hand as its first.
+    if vectorization == "async":
+        scalar.close()
+        return _from_callable(functools.partial(gym.make, env_id, **kwargs), num_environments, "async")
+    rest = [functools.partial(gym.make, env_id, **kwargs)] * (num_environments - 1)
+    return SyncVectorEnv([lambda: scalar, *rest], copy=False)
+
+
+def _equivalent(scalar: gym.Env, vectorised: Callable[[], VectorEnv]) -> VectorEnv | None:
+    """Returns the environment's own vectorised form, None if there is none or its spaces are other ones."""
+    if scalar.spec is None or scalar.spec.vector_entry_point is None or scalar.spec.additional_wrappers:
+        return None
+    try:
+        env = vectorised()
+    except (gym.error.Error, ImportError, TypeError):  # It lacks a package or a keyword that the scalar form has.
+        return None
+    same = (env.single_observation_space, env.single_action_space) == (scalar.observation_space, scalar.action_space)
+    if not same:
+        env.close()
+    return env if same else None
+
+
+def _from_callable(make: Callable[[], gym.Env], num_environments: int, vectorization: str) -> VectorEnv:
+    """Makes `num_environments` from a function of no arguments.
+
+    The observations are not copied here, because the caller copies them when it casts them.
+    """
+    if vectorization == "async":
+        return AsyncVectorEnv([make] * num_environments, shared_memory=True, copy=False)
+    first = make()
+    if not isinstance(first, gym.Env):
+        raise TypeError(f"the callable given as env_name returned {first!r}, expected a gymnasium.Env.")
+    return SyncVectorEnv([lambda: first] + [make] * (num_environments - 1), copy=False)
+
+
+def _make(make: Callable[[], Any], env_id: str) -> Any:
+    """Calls gymnasium's make and says in one sentence what is wrong with the id."""
+    try:
+        if env_id.startswith(_ATARI_NAMESPACE):
+            importlib.import_module("ale_py")  # Registers the names.
+        return make()
+    except (gym.error.Error, ImportError) as error:
+        raise ValueError(f"env_name is {env_id!r}, {_reason(env_id, error)}") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"env_kwargs do not fit env_name {env_id!r}: {_first_sentence(error)}") from error
+
+
+def _reason(env_id: str, error: Exception) -> str:
+    """Returns the end of the sentence 'env_name is X, ...'."""
+    if env_id.startswith(_ATARI_NAMESPACE) and isinstance(error, ImportError):
+        return 'which needs the Atari emulator, which is not installed: run pip install "ppo-agent[atari]".'
+    extra = re.search(r"gymnasium\[([\w-]+)\]", str(error))
+    if isinstance(error, gym.error.DependencyNotInstalled) and extra and extra[1] in _EXTRAS:
+        extra_name = _EXTRAS[extra[1]]
+        return f'which needs a package that is not installed: run pip install "ppo-agent[{extra_name}]".'
+    if isinstance(error, (gym.error.DependencyNotInstalled, ImportError)):
+        return f"which cannot be imported: {_first_sentence(error)}"
+    return f"expected an environment that gymnasium knows: {_first_sentence(error)}"
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].split(". ")[0].rstrip(".") + "."
