@@ -1,0 +1,44 @@
+"""Proximal policy optimisation for TensorFlow and TF-Agents.
+
+The agent is here, the networks are in `ppo_agent.networks`, collection is in `ppo_agent.drivers`. Import ppo_agent
+before tensorflow: it sees to it that TensorFlow uses the Keras that TF-Agents needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ppo_agent import _stack
+
+_stack.prepare()
+
+if TYPE_CHECKING:
+    from ppo_agent.agent import PPOAgent, PPOLossInfo
+    from ppo_agent.policy import PPOPolicy
+    from ppo_agent.variants import PPOClipAgent, PPOKLPenaltyAgent
+
+__version__ = "0.1.0"
+
+__all__ = ["PPOAgent", "PPOClipAgent", "PPOKLPenaltyAgent", "PPOLossInfo", "PPOPolicy", "__version__"]
+
+# Loaded on first use, so that `import ppo_agent.networks` does not pay for the agent.
+_MODULE_OF = {
+    "PPOAgent": "ppo_agent.agent",
+    "PPOClipAgent": "ppo_agent.variants",
+    "PPOKLPenaltyAgent": "ppo_agent.variants",
+    "PPOLossInfo": "ppo_agent.agent",
+    "PPOPolicy": "ppo_agent.policy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on first use."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Returns all names, those not loaded yet included."""
+    return sorted({*globals(), *__all__})

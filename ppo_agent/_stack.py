@@ -1,0 +1,123 @@
+"""Prepares the process for TensorFlow and TF-Agents; `import ppo_agent` calls it before anything else.
+
+TF-Agents needs Keras 2. TensorFlow 2.15 has it; TensorFlow 2.16 and later take it from the package tf-keras if the
+environment variable TF_USE_LEGACY_KERAS is 1 at the time that TensorFlow is imported. On TensorFlow 2.15 the same
+variable must not be set.
+"""
+
+import importlib
+import os
+import re
+import sys
+import tempfile
+from importlib import metadata, util
+
+TF_AGENTS_VERSION = "0.19.0"
+LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+
+# The distributions that install the module `tensorflow`.
+_TENSORFLOW_DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos", "tf-nightly")
+
+# What TensorFlow writes to standard error while it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says: absl's information
+# lines, and errors of TensorFlow 2.15 that come with every start and mean nothing.
+_LOADING_NOISE = re.compile(
+    rb"I\d{4} |WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+    rb"|.* Unable to register cu(DNN|FFT|BLAS) factory: "
+)
+
+
+def prepare() -> None:
+    """Sets the environment variables that TensorFlow and TF-Agents read when they are imported.
+
+    Raises:
+        ImportError: A package is missing, or TensorFlow was imported before with the wrong Keras. The message is one
+            sentence that says what to do.
+    """
+    version = _tensorflow_version()
+    separate_keras = version >= (2, 16)
+    _require("tensorflow_probability", "pip install tensorflow-probability")
+    if separate_keras:
+        _require("tf_keras", f"pip install 'tf-keras=={version[0]}.{version[1]}.*'")
+    dependencies = "--no-deps " if separate_keras else ""
+    _require("tf_agents", f"pip install {dependencies}tf-agents=={TF_AGENTS_VERSION}")
+    if "tensorflow" in sys.modules:
+        _check_imported_keras(separate_keras)
+    elif separate_keras:
+        os.environ[LEGACY_KERAS] = "1"
+    else:
+        os.environ.pop(LEGACY_KERAS, None)
+    _quieten()
+
+
+def _tensorflow_version() -> tuple[int, int]:
+    """Returns (major, minor) of the installed TensorFlow without importing it."""
+    for distribution in _TENSORFLOW_DISTRIBUTIONS:
+        try:
+            major, minor = metadata.version(distribution).split(".")[:2]
+        except metadata.PackageNotFoundError:
+            continue
+        return int(major), int(minor)
+    raise _missing("tensorflow", "pip install tensorflow")
+
+
+def _require(module: str, command: str) -> None:
+    try:
+        found = util.find_spec(module) is not None
+    except ImportError:
+        found = False
+    if not found:
+        raise _missing(module, command)
+
+
+def _missing(module: str, command: str) -> ImportError:
+    return ImportError(f"ppo_agent needs {module}, which is not installed: run `{command}`.", name=module)
+
+
+def _check_imported_keras(separate_keras: bool) -> None:
+    """Raises ImportError if the TensorFlow that was imported before ppo_agent does not use Keras 2."""
+    tensorflow = sys.modules["tensorflow"]
+    try:
+        # tf.keras is looked up on first use, tf.losses was bound when TensorFlow was imported: both must fit.
+        packages = {owner.Loss.__module__.partition(".")[0] for owner in (tensorflow.keras.losses, tensorflow.losses)}
+    except (AttributeError, ImportError):
+        packages = set()
+    if packages and (packages == {"tf_keras"} or not separate_keras):
+        return
+    setting = f"set {LEGACY_KERAS}=1" if separate_keras else f"unset {LEGACY_KERAS}"
+    raise ImportError(
+        "tensorflow was imported before ppo_agent and without Keras 2, which TF-Agents needs: "
+        f"import ppo_agent before tensorflow, or {setting} in the environment before Python starts."
+    )
+
+
+def _quieten() -> None:
+    """Turns off the greetings of TensorFlow, pygame and gym unless the user asked for TensorFlow's."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        from gym_notices import notices
+    except ImportError:
+        return
+    # gym 0.23.0, which TF-Agents imports, prints its entry; it names gymnasium, which ppo_agent uses already.
+    notices.notices.pop("0.23.0", None)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the lines that it writes to standard error whenever it is loaded.
+
+    For programs, which own their standard error: the descriptor is redirected while TensorFlow is loaded, and what is
+    not known to be noise is written to it afterwards. TF_CPP_MIN_LOG_LEVEL=0 in the environment lets everything pass.
+    """
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
+    sys.stderr.flush()
+    descriptor = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        finally:
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
+            captured.seek(0)
+            os.write(2, b"".join(line for line in captured if not _LOADING_NOISE.match(line)))

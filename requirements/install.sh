@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Creates a virtual environment with the locked packages and this checkout (editable), unless it is there already.
+#   requirements/install.sh STACK VENV [PYTHON]
+# STACK is the name of a lock file here (tf221, tf215); without PYTHON the first suitable interpreter is taken.
+set -euo pipefail
+stack=$1 venv=$2 python=${3:-}
+cd "$(dirname "$0")/.."
+
+fail() {
+  echo "install: $*" >&2
+  exit 1
+}
+
+case $stack in
+  tf221) versions='3.11 3.12 3.13' ;;
+  tf215) versions='3.11' ;;
+  *) fail "STACK=$stack is unknown: expected tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)." ;;
+esac
+lock=requirements/$stack.txt
+stamp=$venv/.ppo_agent_installed
+
+# Prints the version of an interpreter; nothing if it does not run, as a pyenv shim may not.
+version_of() {
+  "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null < /dev/null || true
+}
+
+# A stamp holds everything that the environment was made from, and the version of its interpreter.
+recipe() {
+  echo "$stack $PWD $venv $(cat "$lock" requirements/build.txt requirements/install.sh setup.py | cksum)"
+}
+
+is_ready() {
+  local version
+  version=$(version_of "$venv/bin/python")
+  [ -n "$version" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$(recipe) $version" ] || return 1
+  [ -z "$python" ] || [ "$(version_of "$python")" = "$version" ]
+}
+
+candidates() {
+  local version
+  if [ -n "$python" ]; then
+    echo "$python"
+    return
+  fi
+  for version in $versions ''; do
+    type -aP "python${version:-3}" || true
+  done
+}
+
+# Sets `interpreter` to the first candidate that runs, has a supported version and can make an environment.
+find_interpreter() {
+  local candidate version without_venv=
+  while read -r candidate; do
+    version=$(version_of "$candidate")
+    [[ -n $version && " $versions " == *" $version "* ]] || continue
+    interpreter=$candidate
+    "$candidate" -c 'import ensurepip, venv' 2> /dev/null < /dev/null && return
+    without_venv=$candidate
+  done < <(candidates)
+  if [ -n "$without_venv" ]; then
+    fail "$without_venv cannot make virtual environments: install its venv module" \
+      "(Debian, Ubuntu: apt install python3-venv), or name another interpreter with PYTHON=."
+  elif [ -n "$python" ]; then
+    version=$(version_of "$python")
+    fail "PYTHON=$python is ${version:-no interpreter that runs}: STACK=$stack needs Python ${versions// /, }."
+  fi
+  fail "no suitable Python was found: STACK=$stack needs Python ${versions// /, } on PATH, or its path in PYTHON=."
+}
+
+is_ready && exit
+if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
+  fail "VENV=$venv holds something that is not a virtual environment: choose an empty or a new folder."
+fi
+find_interpreter
+echo "install: $lock into $venv with $interpreter ($(version_of "$interpreter")), about a minute"
+"$interpreter" -m venv --clear "$venv"
+pip=("$venv/bin/python" -m pip --quiet --quiet --disable-pip-version-check --no-input install --no-deps)
+"${pip[@]}" --require-hashes -r requirements/build.txt
+"${pip[@]}" --require-hashes --no-build-isolation -r "$lock"
+"${pip[@]}" --no-build-isolation --editable .
+echo "$(recipe) $(version_of "$venv/bin/python")" > "$stamp"
