@@ -1,0 +1,95 @@
+"""Chooses how an update is compiled, and keeps what was compiled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.agents.tf_agent import LossInfo
+from tf_agents.trajectories import Trajectory
+
+Tensor = Any
+
+_logger = logging.getLogger(__name__)
+
+# Rows of a minibatch times parameters of the networks up to which XLA compiles the faster gradient step on a CPU.
+XLA_WORK_LIMIT = 2**24
+
+
+class UpdateCompiler:
+    """Calls an update as one compiled function, traced once.
+
+    The number of time steps is left open while tracing, so that episodes of any length use the same trace. XLA, which
+    compiles for every shape, is given rows padded to one of few capacities.
+    """
+
+    def __init__(self, update: Callable[..., LossInfo]) -> None:
+        """Takes `update(trajectory, weights, capacity, jit)`."""
+        self._update = update
+        self._functions: dict[Any, Any] = {}
+        self._jit_refused = False
+
+    def __call__(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> LossInfo:
+        """Runs the update.
+
+        Args:
+            trajectory: checked experience [B, T, ...].
+            weights: importance weights or None.
+            capacity: number of rows that XLA shall see; None for as many as there are.
+            jit: whether XLA compiles the gradient steps.
+
+        Returns:
+            What the update returns.
+        """
+        if not tf.executing_eagerly():  # The caller's own tf.function: become part of it.
+            return self._update(trajectory, weights, None, jit and not self._jit_refused)
+        if not jit or self._jit_refused:
+            return self._call(trajectory, weights, None, False)
+        try:
+            return self._call(trajectory, weights, capacity, True)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not _is_compiler_error(error):
+                raise
+            self._jit_refused = True
+            _logger.warning("XLA cannot compile this update (%s); it runs without XLA.", str(error).splitlines()[0])
+            return self._call(trajectory, weights, None, False)
+
+    def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> LossInfo:
+        weights = None if weights is None else tf.convert_to_tensor(weights, tf.float32)
+        capacity = None if capacity is None else tf.constant(capacity)
+        key = (trajectory.step_type.shape[0], None if weights is None else weights.shape.rank, capacity is None, jit)
+        if key not in self._functions:
+            function = tf.function(lambda *arguments: self._update(*arguments, jit), autograph=False)
+            self._functions[key] = function.get_concrete_function(*_open_time((trajectory, weights, capacity)))
+        return self._functions[key](trajectory, weights, capacity)
+
+
+def padded_capacity(size: int, smallest: int = 1024, factor: int = 4) -> int:
+    """The smallest of few capacities that holds `size`: `smallest` times a power of `factor`."""
+    capacity = smallest
+    while capacity < size:
+        capacity *= factor
+    return capacity
+
+
+def xla_is_faster(rows_per_step: int, num_parameters: int) -> bool:
+    """Whether XLA on the CPU is expected to beat the graph executor, by the work in a gradient step."""
+    return rows_per_step * num_parameters <= XLA_WORK_LIMIT
+
+
+def _open_time(arguments: Any) -> Any:
+    """Specs of the arguments in which the time dimension of [B, T, ...] tensors is unknown."""
+
+    def spec(tensor: tf.Tensor | None) -> tf.TensorSpec | None:
+        if tensor is None:
+            return None
+        shape = tensor.shape.as_list()
+        return tf.TensorSpec([*shape[:1], None, *shape[2:]] if len(shape) > 1 else shape, tensor.dtype)
+
+    return tf.nest.map_structure(spec, arguments)
+
+
+def _is_compiler_error(error: tf.errors.OpError) -> bool:
+    return any(word in str(error) for word in ("XLA", "xla", "compil", "Compil"))

@@ -1,0 +1,94 @@
+"""The hyper-parameters of PPO, checked all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """What `PPOAgent`'s numbers and switches are, after checking; the names are those of its keywords.
+
+    Zero means "off" for every clipping, coefficient and penalty; None is taken as zero.
+
+    Raises:
+        ValueError: at least one value is out of range; the message names all of them.
+    """
+
+    importance_ratio_clipping: float = 0.0
+    lambda_value: float = 0.95
+    discount_factor: float = 0.99
+    entropy_regularization: float = 0.0
+    policy_l2_reg: float = 0.0
+    value_function_l2_reg: float = 0.0
+    shared_vars_l2_reg: float = 0.0
+    value_pred_loss_coef: float = 0.5
+    num_epochs: int = 25
+    use_gae: bool = False
+    use_td_lambda_return: bool = False
+    normalize_rewards: bool = True
+    reward_norm_clipping: float = 10.0
+    normalize_observations: bool = True
+    log_prob_clipping: float = 0.0
+    kl_cutoff_factor: float = 2.0
+    kl_cutoff_coef: float = 1000.0
+    initial_adaptive_kl_beta: float = 1.0
+    adaptive_kl_target: float = 0.01
+    adaptive_kl_tolerance: float = 0.3
+    gradient_clipping: float = 0.0
+    value_clipping: float = 0.0
+    check_numerics: bool = False
+    compute_value_and_advantage_in_train: bool = True
+    aggregate_losses_across_replicas: bool = True
+    minibatch_size: int | None = None
+    jit_compile: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Reads None as "off" and checks every value."""
+        for name in ("kl_cutoff_factor", "gradient_clipping", "value_clipping"):
+            object.__setattr__(self, name, getattr(self, name) or 0.0)
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems) + ".")
+
+    @property
+    def uses_l2(self) -> bool:
+        """Whether any weight decay is on."""
+        return self.policy_l2_reg > 0 or self.value_function_l2_reg > 0 or self.shared_vars_l2_reg > 0
+
+    @property
+    def uses_kl_penalty(self) -> bool:
+        """Whether the loss has a KL term."""
+        return self.initial_adaptive_kl_beta > 0 or self.kl_cutoff_factor > 0
+
+    def _problems(self) -> Iterator[str]:
+        for name in _NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                yield f"{name} is {getattr(self, name)}, expected a number of at least 0"
+        for name in ("lambda_value", "discount_factor"):
+            if not 0 <= getattr(self, name) <= 1:
+                yield f"{name} is {getattr(self, name)}, expected a number between 0 and 1"
+        for name in ("num_epochs", "minibatch_size"):
+            value = getattr(self, name)
+            if value is not None and (value != int(value) or value < 1):
+                yield f"{name} is {value}, expected an integer of at least 1"
+
+
+_NOT_NEGATIVE = (
+    "importance_ratio_clipping",
+    "entropy_regularization",
+    "policy_l2_reg",
+    "value_function_l2_reg",
+    "shared_vars_l2_reg",
+    "value_pred_loss_coef",
+    "reward_norm_clipping",
+    "log_prob_clipping",
+    "kl_cutoff_factor",
+    "kl_cutoff_coef",
+    "initial_adaptive_kl_beta",
+    "adaptive_kl_target",
+    "adaptive_kl_tolerance",
+    "gradient_clipping",
+    "value_clipping",
+)

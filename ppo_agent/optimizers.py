@@ -1,0 +1,50 @@
+"""The few things in which the optimisers that TF-Agents' users pass differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+Optimizer = Any
+
+
+def default_optimizer() -> Optimizer:
+    """The optimiser that TF-Agents' page promises: Adam with TensorFlow's defaults."""
+    return tf.compat.v1.train.AdamOptimizer()
+
+
+def create_slots(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
+    """Creates an optimiser's variables, which cannot be created inside a compiled loop.
+
+    Args:
+        optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
+        variables: what it will be applied to.
+    """
+    with tf.init_scope():
+        if hasattr(optimizer, "build"):
+            optimizer.build(variables)
+        elif hasattr(optimizer, "_create_all_weights"):
+            optimizer._create_all_weights(variables)
+        elif hasattr(optimizer, "_create_slots"):
+            optimizer._create_slots(variables)
+
+
+def learning_rate(optimizer: Optimizer) -> tf.Tensor:
+    """The learning rate in force, NaN where an optimiser does not tell.
+
+    Args:
+        optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
+
+    Returns:
+        A float32 scalar.
+    """
+    for name in ("learning_rate", "_lr", "_learning_rate"):
+        rate = getattr(optimizer, name, None)
+        if rate is None:
+            continue
+        if isinstance(rate, tf.keras.optimizers.schedules.LearningRateSchedule):
+            rate = rate(optimizer.iterations)
+        return tf.cast(rate() if callable(rate) else rate, tf.float32)
+    return tf.constant(float("nan"))

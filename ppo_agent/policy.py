@@ -1,0 +1,237 @@
+"""The policy that PPO trains and collects with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.networks import network
+from tf_agents.policies import actor_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import TimeStep, policy_step
+from tf_agents.distributions import utils as distribution_utils
+from tf_agents.utils import nest_utils, tensor_normalizer
+
+from ppo_agent.distributions import ParameterCodec
+
+Nest = Any
+Tensor = Any
+
+
+class PPOPolicy(actor_policy.ActorPolicy):
+    """An `ActorPolicy` that stores with every action what PPO needs to learn from it.
+
+    The policy info holds `dist_params`, the parameters of the distribution that the action was drawn from, and
+    `value_prediction` if values are not computed in `train`. The policy state holds `actor_network_state` and
+    `value_network_state`; a network without a state has no entry.
+    """
+
+    def __init__(
+        self,
+        time_step_spec: TimeStep,
+        action_spec: Nest,
+        actor_network: network.Network,
+        value_network: network.Network,
+        observation_normalizer: tensor_normalizer.TensorNormalizer | None = None,
+        clip: bool = True,
+        collect: bool = True,
+        compute_value_and_advantage_in_train: bool = False,
+    ) -> None:
+        """Checks the networks against the specs and builds their variables.
+
+        Args:
+            time_step_spec: spec of the time steps, without batch dimensions.
+            action_spec: nest of BoundedTensorSpecs.
+            actor_network: maps observations to a nest of distributions like `action_spec`.
+            value_network: maps observations to values, float32 scalars.
+            observation_normalizer: applied to observations before both networks.
+            clip: whether `action` clips to the bounds of `action_spec`.
+            collect: whether policy info is emitted.
+            compute_value_and_advantage_in_train: if False, a collecting policy also emits value predictions.
+
+        Raises:
+            TypeError: a network is not a `tf_agents.networks.Network`.
+            ValueError: a network's input or output does not fit the specs.
+        """
+        for name, net in (("actor_network", actor_network), ("value_network", value_network)):
+            check_is_network(name, net)
+        actor_output_spec = create_variables(actor_network, time_step_spec, observation_normalizer, "actor_network")
+        value_output_spec = create_variables(value_network, time_step_spec, observation_normalizer, "value_network")
+        nest_utils.assert_value_spec(value_output_spec, "value_network")
+        distribution_utils.assert_specs_are_compatible(
+            actor_output_spec, action_spec, "actor_network output spec does not match action spec"
+        )
+        self._collect = collect
+        self._emits_values = collect and not compute_value_and_advantage_in_train
+        self._codec = ParameterCodec(actor_network, actor_output_spec) if collect else None
+        self._value_network = value_network
+        super().__init__(
+            time_step_spec=time_step_spec,
+            action_spec=action_spec,
+            policy_state_spec=self._make_state_spec(actor_network, value_network),
+            info_spec=self._make_info_spec(),
+            actor_network=actor_network,
+            observation_normalizer=observation_normalizer,
+            clip=clip,
+        )
+
+    def _make_state_spec(self, actor_network: network.Network, value_network: network.Network) -> Nest:
+        spec = {}
+        if actor_network.state_spec:
+            spec["actor_network_state"] = actor_network.state_spec
+        if self._emits_values and value_network.state_spec:
+            spec["value_network_state"] = value_network.state_spec
+        return spec or ()
+
+    def _make_info_spec(self) -> Nest:
+        if self._codec is None:
+            return ()
+        spec = {"dist_params": self._codec.parameters_spec}
+        if self._emits_values:
+            spec["value_prediction"] = tensor_spec.TensorSpec([], tf.float32, "value_prediction")
+        return spec
+
+    def numpy_policy(self, greedy: bool = False) -> Any | None:
+        """This policy's forward pass in NumPy, for collection without a TensorFlow call per step.
+
+        Args:
+            greedy: take the distributions' modes instead of samples, and emit no policy info.
+
+        Returns:
+            A `NumpyPolicy`, or None where a network cannot be mirrored (see `ppo_agent.numpy_policy`).
+        """
+        # Imported here: a pipeline without Python environments never needs it.
+        from ppo_agent.numpy_policy import make_numpy_policy
+
+        if self._emits_values or self._clip or self.policy_state_spec:
+            return None
+        info_spec = () if greedy else self.info_spec
+        return make_numpy_policy(
+            self._actor_network, self._observation_normalizer, self.action_spec, info_spec, greedy
+        )
+
+    def get_initial_value_state(self, batch_size: Tensor | None) -> Nest:
+        """Zeros for the value network's state.
+
+        Args:
+            batch_size: number of sequences; None for a state without a batch dimension.
+
+        Returns:
+            A nest like the value network's `state_spec`.
+        """
+        return _zero_state(self._value_network, batch_size)
+
+    def get_initial_actor_state(self, batch_size: Tensor | None) -> Nest:
+        """Zeros for the actor network's state, see `get_initial_value_state`."""
+        return _zero_state(self._actor_network, batch_size)
+
+    def apply_actor_network(
+        self, observations: Nest, step_types: Tensor, actor_state: Nest = (), training: bool = False
+    ) -> tuple[Nest, Nest]:
+        """Evaluates the policy.
+
+        Args:
+            observations: nest of observations [B, ...] or [B, T, ...], not normalised.
+            step_types: int32 step types [B] or [B, T]; a recurrent network restarts at FIRST.
+            actor_state: state of a recurrent actor network before the first step.
+            training: whether the result is used for a gradient.
+
+        Returns:
+            Nest of distributions like the action spec, and the network's state after the last step.
+        """
+        return self._actor_network(
+            self._normalized(observations), step_types, network_state=actor_state, training=training
+        )
+
+    def apply_value_network(
+        self, observations: Nest, step_types: Tensor, value_state: Nest | None = None, training: bool = False
+    ) -> tuple[tf.Tensor, Nest]:
+        """Predicts values.
+
+        Args:
+            observations: nest of observations [B, ...] or [B, T, ...], not normalised.
+            step_types: int32 step types [B] or [B, T]; a recurrent network restarts at FIRST.
+            value_state: state of a recurrent value network before the first step.
+            training: whether the result is used for a gradient.
+
+        Returns:
+            Values [B] or [B, T], and the value network's state after the last step.
+        """
+        return self._value_network(
+            self._normalized(observations), step_types, () if value_state is None else value_state, training=training
+        )
+
+    def _normalized(self, observation: Nest) -> Nest:
+        if self._observation_normalizer is None:
+            return observation
+        return self._observation_normalizer.normalize(observation)
+
+    def _apply_actor_network(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> Any:
+        return self.apply_actor_network(time_step.observation, time_step.step_type, policy_state, training)
+
+    def _variables(self) -> list[tf.Variable]:
+        variables = list(self._actor_network.variables) + list(self._value_network.variables)
+        if self._observation_normalizer is not None:
+            variables += tf.nest.flatten(self._observation_normalizer.variables)
+        return variables
+
+    def _distribution(
+        self, time_step: TimeStep, policy_state: Nest, training: bool = False
+    ) -> policy_step.PolicyStep:
+        state = dict(policy_state) if policy_state else {}
+        distributions, actor_state = self._apply_actor_network(
+            time_step, state.get("actor_network_state", ()), training=training
+        )
+        new_state, info = {"actor_network_state": actor_state}, ()
+        if self._codec is not None:
+            info = {"dist_params": self._codec.to_parameters(distributions)}
+        if self._emits_values:
+            info["value_prediction"], new_state["value_network_state"] = self.apply_value_network(
+                time_step.observation, time_step.step_type, state.get("value_network_state", ()), training=False
+            )
+        new_state = {name: value for name, value in new_state.items() if tf.nest.flatten(value)}
+        return policy_step.PolicyStep(distributions, new_state or (), info)
+
+
+def _zero_state(net: network.Network, batch_size: Tensor | None) -> Nest:
+    return tensor_spec.zero_spec_nest(net.state_spec, outer_dims=None if batch_size is None else [batch_size])
+
+
+def check_is_network(name: str, net: Any) -> None:
+    """Raises TypeError unless `net` is a `tf_agents.networks.Network`."""
+    if not isinstance(net, network.Network):
+        raise TypeError(f"{name} must be a tf_agents.networks.Network, but is {type(net).__name__}.")
+
+
+def create_variables(
+    net: network.Network,
+    time_step_spec: TimeStep,
+    observation_normalizer: tensor_normalizer.TensorNormalizer | None,
+    name: str,
+) -> Nest:
+    """Builds a network's variables on the observations that it will see.
+
+    Args:
+        net: the network.
+        time_step_spec: spec of the time steps.
+        observation_normalizer: the normaliser in front of it, which turns integers into float32.
+        name: what the network is called in an error.
+
+    Returns:
+        The spec of the network's output.
+
+    Raises:
+        ValueError: the network does not accept these observations.
+    """
+    observation_spec = time_step_spec.observation
+    if observation_normalizer is not None:
+        observation_spec = tf.nest.map_structure(_normalized_spec, observation_spec)
+    try:
+        return net.create_variables(observation_spec)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name} does not accept observations of the spec {observation_spec}: {reason}") from error
+
+
+def _normalized_spec(spec: tf.TensorSpec) -> tf.TensorSpec:
+    return spec if spec.dtype.is_floating else tf.TensorSpec(spec.shape, tf.float32, spec.name)

@@ -1,0 +1,159 @@
+"""From an experience of rollouts to rows that gradient steps can be made of."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tf_agents.trajectories import TimeStep, Trajectory
+
+from ppo_agent import distributions, masking
+from ppo_agent.distributions import ParameterCodec
+
+Nest = Any
+Tensor = Any
+
+
+class TrainingBatch(NamedTuple):
+    """Rows for gradient steps, all tensors [B, T, ...].
+
+    Attributes:
+        time_steps: what the policy saw.
+        actions: what it did.
+        action_log_probs: log-probability of that when it was collected.
+        distribution_parameters: of the distributions it was drawn from.
+        returns: targets of the value function.
+        advantages: not normalised.
+        old_values: value predictions before the update.
+        weights: importance weights given by the user.
+        mask: bool, True for the rows that count.
+    """
+
+    time_steps: TimeStep
+    actions: Nest
+    action_log_probs: Tensor
+    distribution_parameters: Nest
+    returns: Tensor
+    advantages: Tensor
+    old_values: Tensor
+    weights: Tensor
+    mask: Tensor
+
+
+def time_steps_of(trajectory: Trajectory) -> TimeStep:
+    """The time steps that the policy acted on, [B, T, ...]."""
+    return TimeStep(trajectory.step_type, trajectory.reward, trajectory.discount, trajectory.observation)
+
+
+def next_time_steps_of(trajectory: Trajectory) -> TimeStep:
+    """What each of the first T - 1 actions led to, [B, T - 1, ...]."""
+    return TimeStep(
+        step_type=trajectory.next_step_type[:, :-1],
+        reward=trajectory.reward[:, :-1],
+        discount=trajectory.discount[:, :-1],
+        observation=tf.nest.map_structure(lambda t: t[:, 1:], trajectory.observation),
+    )
+
+
+def bootstrap_free_mask(trajectory: Trajectory) -> tf.Tensor:
+    """Valid rows of a raw experience: every transition but those at the last time index.
+
+    The last observation has no successor to tell what its action led to; only its value is used.
+
+    Args:
+        trajectory: raw experience [B, T, ...].
+
+    Returns:
+        bool [B, T].
+    """
+    transitions = masking.transition_mask(trajectory.step_type, trajectory.next_step_type)
+    return transitions & (tf.range(tf.shape(transitions)[1]) < tf.shape(transitions)[1] - 1)
+
+
+def precomputed_mask(trajectory: Trajectory) -> tf.Tensor:
+    """Valid rows of an experience that `preprocess_sequence` has filled, possibly cut into single rows since.
+
+    There the last time index is known by a return and an advantage that are both 0, as in TF-Agents.
+
+    Args:
+        trajectory: experience [B, T, ...] with `return` and `advantage` in its policy info.
+
+    Returns:
+        bool [B, T].
+    """
+    info = trajectory.policy_info
+    unknown = (info["return"] == 0) & (info["advantage"] == 0)
+    return masking.transition_mask(trajectory.step_type, trajectory.next_step_type) & ~unknown
+
+
+def make_batch(trajectory: Trajectory, mask: Tensor, weights: Tensor | None, codec: ParameterCodec) -> TrainingBatch:
+    """Gathers what gradient steps need, with nothing left of the rows that do not count.
+
+    Args:
+        trajectory: experience [B, T, ...] with `dist_params`, `return`, `advantage` and `value_prediction`.
+        mask: bool [B, T], True for the rows that count.
+        weights: importance weights, see `broadcast_weights`.
+        codec: rebuilds the distributions that the actions were drawn from.
+
+    Returns:
+        The batch [B, T, ...].
+    """
+    info, step_type = trajectory.policy_info, trajectory.step_type
+    fields = (time_steps_of(trajectory), trajectory.action, info["dist_params"], info["return"], info["advantage"])
+    fields += (info["value_prediction"], broadcast_weights(weights, step_type))
+    time_steps, actions, parameters, *rest = masking.replace_invalid_rows(fields, mask)
+    log_probs = distributions.log_probability(codec.to_distributions(parameters), actions, outer_rank=2)
+    # Recurrent networks restart where the step types say so.
+    return TrainingBatch(time_steps._replace(step_type=step_type), actions, log_probs, parameters, *rest, mask)
+
+
+def broadcast_weights(weights: Tensor | None, like: Tensor) -> tf.Tensor:
+    """Brings importance weights to the shape of the rows.
+
+    Args:
+        weights: None, a scalar, [B] or [B, T].
+        like: a tensor [B, T].
+
+    Returns:
+        float32 [B, T].
+
+    Raises:
+        ValueError: weights of another shape.
+    """
+    ones = tf.ones_like(like, tf.float32)
+    if weights is None:
+        return ones
+    weights = tf.convert_to_tensor(weights, tf.float32)
+    expected = [tf.TensorShape([]), like.shape[:1], like.shape]
+    if not any(weights.shape.rank == e.rank and weights.shape.is_compatible_with(e) for e in expected):
+        raise ValueError(f"weights has the shape {weights.shape}, expected a scalar, {expected[1]} or {expected[2]}.")
+    return ones * (weights[:, tf.newaxis] if weights.shape.rank == 1 else weights)
+
+
+def flatten_time(batch: TrainingBatch) -> TrainingBatch:
+    """Turns B rows of T steps into B * T rows of a single step, [B * T, 1, ...]."""
+
+    def flatten(tensor: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(tensor, tf.concat([[-1, 1], tf.shape(tensor)[2:]], axis=0))
+
+    flat = tf.nest.map_structure(flatten, batch)
+    return tf.nest.map_structure(lambda f, t: tf.ensure_shape(f, [None, 1, *t.shape[2:]]), flat, batch)
+
+
+def pad_rows(batch: TrainingBatch, axis: int, size: Tensor) -> TrainingBatch:
+    """Appends rows that do not count, so that a compiled update sees few different shapes.
+
+    Args:
+        batch: tensors [B, T, ...].
+        axis: 0 to append sequences, 1 to append time steps.
+        size: size of that axis afterwards, at least what it is now.
+
+    Returns:
+        The longer batch, with a mask that is False in what was added.
+    """
+
+    def pad(tensor: tf.Tensor) -> tf.Tensor:
+        paddings = [[0, size - tf.shape(tensor)[i] if i == axis else 0] for i in range(tensor.shape.rank)]
+        return tf.pad(tensor, paddings)
+
+    return tf.nest.map_structure(pad, batch)

@@ -1,0 +1,115 @@
+"""What is written to tf.summary, under the names that TF-Agents uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.utils import eager_utils
+
+from ppo_agent.losses import SurrogateMetrics
+
+Nest = Any
+Tensor = Any
+
+_LOSSES = (
+    "policy_gradient_loss",
+    "value_estimation_loss",
+    "l2_regularization_loss",
+    "entropy_regularization_loss",
+    "kl_penalty_loss",
+)
+_DIAGNOSTICS = ("clip_fraction", "approx_kl", "explained_variance", "gradient_norm")
+
+
+def write_train_metrics(metrics: Mapping[str, Tensor], step: Tensor) -> None:
+    """Writes the scalars of one call of `train`, means over its gradient steps.
+
+    Args:
+        metrics: scalars by name, see `PPOAgent.train_metrics`.
+        step: the train step to write them at.
+    """
+    for name in (*_LOSSES, "entropy"):
+        tf.summary.scalar(f"Losses/{name}", metrics[name], step)
+    tf.summary.scalar("Losses/total_abs_loss", tf.add_n([tf.abs(metrics[name]) for name in _LOSSES]), step)
+    tf.summary.scalar("LearningRate/learning_rate", metrics["learning_rate"], step)
+    for name in _DIAGNOSTICS:
+        tf.summary.scalar(f"Diagnostics/{name}", metrics[name], step)
+
+
+def write_scalars(step: Tensor, **scalars: Tensor) -> None:
+    """Writes scalars under their names."""
+    for name, value in scalars.items():
+        tf.summary.scalar(name, value, step)
+
+
+def write_histograms(step: Tensor, **values: Tensor) -> None:
+    """Writes histograms under their names; TPUs have none."""
+    if tf.config.list_logical_devices("TPU"):
+        return
+    for name, value in values.items():
+        tf.summary.histogram(name, value, step)
+
+
+def write_nest_histograms(step: Tensor, name: str, nest: Nest) -> None:
+    """Writes a histogram per leaf, numbered when there are several."""
+    leaves = tf.nest.flatten(nest)
+    names = [name] if len(leaves) == 1 else [f"{name}_{i}" for i in range(len(leaves))]
+    write_histograms(step, **dict(zip(names, leaves, strict=True)))
+
+
+def write_surrogate(
+    step: Tensor,
+    parts: SurrogateMetrics,
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    loss: Tensor,
+    clip_fraction: Tensor | None,
+) -> None:
+    """Writes what the policy gradient loss is made of; `clip_fraction` is None without clipping."""
+    if clip_fraction is not None:
+        write_scalars(step, clip_fraction=clip_fraction)
+    write_scalars(step, importance_ratio_mean=tf.reduce_mean(parts.importance_ratio))
+    write_histograms(
+        step,
+        action_log_prob=log_probs,
+        action_log_prob_sample=old_log_probs,
+        importance_ratio=parts.importance_ratio,
+        importance_ratio_clipped=parts.clipped_ratio,
+        per_timestep_objective=parts.objective,
+        per_timestep_objective_clipped=parts.clipped_objective,
+        per_timestep_objective_min=tf.minimum(parts.objective, parts.clipped_objective),
+        policy_gradient_loss=loss,
+    )
+
+
+def write_distributions(step: Tensor, distributions: Nest, entropy: Tensor | None) -> None:
+    """Writes entropy, and mean and standard deviation of continuous actions."""
+    if entropy is not None:
+        write_scalars(step, policy_entropy_mean=tf.reduce_mean(entropy))
+        write_histograms(step, policy_entropy=entropy)
+    for i, distribution in enumerate(tf.nest.flatten(distributions)):
+        suffix = f"_{i}" if i else ""
+        if distribution.dtype.is_floating:
+            _write_moments(step, suffix, distribution)
+
+
+def _write_moments(step: Tensor, suffix: str, distribution: Any) -> None:
+    for name, moment in (("mean", distribution.mean), ("stddev", distribution.stddev)):
+        try:
+            value = moment()
+        except NotImplementedError:  # A squashed normal, for one, has no closed form.
+            continue
+        write_histograms(step, **{f"actions_distribution_{name}{suffix}": value})
+
+
+def write_gradients_and_variables(step: Tensor, gradients_and_variables: Sequence[tuple[Tensor, tf.Variable]]) -> None:
+    """Writes a histogram and the norm of every gradient and every variable."""
+    eager_utils.add_gradients_summaries(gradients_and_variables, step)
+    eager_utils.add_variables_summaries(gradients_and_variables, step)
+
+
+def write_variables(step: Tensor, variables: Sequence[tf.Variable]) -> None:
+    """Writes a histogram of every variable."""
+    write_histograms(step, **{f"Variables/{v.name.replace(':', '_')}": v for v in variables})
