@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.networks import encoders, heads, initializers
+from ppo_agent.networks import base, encoders, heads, initializers
 
 
-class ActorNetwork(network.Network):
+class ActorNetwork(base.ObservationNetwork):
     """Maps observations to action distributions through a multi-layer perceptron.
 
     Floating-point actions get independent normals whose standard deviation is a trained variable, integer actions one
@@ -43,21 +42,16 @@ class ActorNetwork(network.Network):
         seed: int | None = None,
         name: str = "ActorNetwork",
     ) -> None:
-        input_spec = encoders.network_input_spec(observation_spec)
-        super().__init__(input_tensor_spec=input_spec, state_spec=(), name=name)
+        super().__init__(observation_spec, name=name)
         seeds = initializers.SeedSource(seed, "actor")
         action_spec = tensor_spec.from_spec(action_spec)
-        self.encoder = encoders.ObservationEncoder(input_spec, fc_layers, activation, seeds)
+        self.encoder = encoders.ObservationEncoder(self.input_tensor_spec, fc_layers, activation, seeds)
         self.heads = [
             heads.make_head(spec, initial_log_std, seeds(), f"head_{i}")
             for i, spec in enumerate(tf.nest.flatten(action_spec))
         ]
         # A partial, because Keras would wrap a nest that is stored as an attribute, and tf.nest tells them apart.
         self._pack_actions = functools.partial(tf.nest.pack_sequence_as, action_spec)
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Casts numbers to float32 and calls the network; see `call`."""
-        return super().__call__(encoders.cast_to_spec(inputs, self.input_tensor_spec), *args, **kwargs)
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False

@@ -39,13 +39,47 @@ def network_input_spec(observation_spec: Any) -> Any:
     return tf.nest.map_structure(leaf, tensor_spec.from_spec(observation_spec))
 
 
-def cast_to_spec(observation: Any, spec: Any) -> Any:
-    """Casts the numbers of an observation to the dtypes of `network_input_spec`; categories stay as they are."""
+def check_fits(observation_spec: Any, input_spec: Any) -> None:
+    """Raises ValueError unless observations of `observation_spec` fit a network built for `input_spec`."""
+    try:
+        tf.nest.assert_same_structure(observation_spec, input_spec, check_types=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"observation: the network was built for the structure {_names(input_spec)}, but found "
+            f"{_names(observation_spec)}."
+        ) from error
+    for found, expected in zip(tf.nest.flatten(observation_spec), tf.nest.flatten(input_spec), strict=True):
+        if not expected.shape.is_compatible_with(found.shape):
+            raise ValueError(f"observation: the network was built for shape {expected.shape}, but found {found.shape}.")
+        _check_category(found.dtype, expected)
 
-    def leaf(value: Any, leaf_spec: tf.TypeSpec) -> Any:
-        return tf.cast(value, tf.float32) if leaf_spec.dtype == tf.float32 else value
 
-    return tf.nest.map_structure(leaf, observation, spec)
+def cast_to_spec(observation: Any, input_spec: Any) -> Any:
+    """Casts the numbers of an observation to float32; categories stay as they are.
+
+    Raises:
+        ValueError: if a category is no integer.
+    """
+
+    def leaf(value: Any, spec: tf.TypeSpec) -> Any:
+        if spec.dtype == tf.float32:
+            return tf.cast(value, tf.float32)
+        _check_category(value.dtype, spec)
+        return value
+
+    return tf.nest.map_structure(leaf, observation, input_spec)
+
+
+def _check_category(dtype: tf.DType, spec: tf.TypeSpec) -> None:
+    if spec.dtype.is_integer and not tf.as_dtype(dtype).is_integer:
+        raise ValueError(
+            f"observation: {spec.name or 'a leaf'} holds categories (integers {spec.minimum} to {spec.maximum}), but "
+            f"found {tf.as_dtype(dtype).name}; categories cannot be normalised."
+        )
+
+
+def _names(spec: Any) -> str:
+    return str(tf.nest.map_structure(lambda leaf: leaf.name or leaf.dtype.name, spec))
 
 
 def outer_shape(observation: Any, spec: Any) -> list[int | tf.Tensor]:

@@ -1,66 +1,53 @@
-"""The forward pass of actor networks in NumPy, for collection from Python environments.
-
-Calling TensorFlow from Python costs 200 us or more, whatever the size of the network; a small network in NumPy costs
-10. A mirror copies the weights when it is told to (`refresh`) and computes what the network computes, to float32
-rounding. Hidden layers write into buffers that are kept; everything that is returned belongs to the caller.
-"""
+"""Finds the NumPy mirror of an actor network: of this package's own, and of TF-Agents' feed-forward one."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.networks import (
+    actor_distribution_network,
+    categorical_projection_network,
+    encoding_network,
+    normal_projection_network,
+)
 
-from ppo_agent.networks import encoders, heads
-from ppo_agent.networks.actor_network import ActorNetwork
+from ppo_agent.networks import actor_network, heads
+from ppo_agent.networks.numpy_layers import (
+    NumpyActor,
+    NumpyCategoricalHead,
+    NumpyDense,
+    NumpyEncoder,
+    NumpyHead,
+    NumpyNormalHead,
+    mirror_layers,
+)
 
 Array = np.ndarray
 
 
-class NumpyHead(Protocol):
-    """Features [B, F] -> parameters of one action leaf's distribution -> action [B, ...]."""
-
-    noise: str
-    noise_shape: tuple[int, ...]
-
-    def refresh(self) -> None:
-        """Copies the weights."""
-
-    def parameters(self, features: Array) -> list[Array]:
-        """Parameters [B, ...] in the alphabetical order of their names."""
-
-    def mode(self, parameters: list[Array]) -> Array:
-        """The most likely action [B, ...]."""
-
-    def sample(self, parameters: list[Array], noise: Array) -> Array:
-        """An action [B, ...] made from noise [B, *noise_shape] of the kind `noise`."""
-
-
-class NumpyActor:
-    """Mirror of an actor network: encoder and heads."""
-
-    def __init__(self, encoder: "NumpyEncoder", numpy_heads: list[NumpyHead]) -> None:
-        self.encoder = encoder
-        self.heads = numpy_heads
-
-    def refresh(self) -> None:
-        """Copies the weights of the network."""
-        self.encoder.refresh()
-        for head in self.heads:
-            head.refresh()
-
-
 def mirror_actor(network: Any) -> NumpyActor | None:
-    """Returns the mirror of an actor network whose variables exist; `None` if there is none for its kind."""
-    if type(network) is not ActorNetwork:
-        return None
-    encoder = NumpyEncoder.mirror(network.encoder)
-    if encoder is None:
-        return None
-    return NumpyActor(encoder, [_mirror_head(head) for head in network.heads])
+    """Returns the mirror of an actor network whose variables exist; `None` if its kind or a part of it has none.
+
+    Exact types are asked for, because a subclass may compute something else.
+    """
+    if type(network) is actor_network.ActorNetwork:
+        return _mirror_own(network)
+    if type(network) is actor_distribution_network.ActorDistributionNetwork:
+        return _mirror_tf_agents(network)
+    return None
 
 
-def _mirror_head(head: Any) -> NumpyHead:
+def _mirror_own(network: actor_network.ActorNetwork) -> NumpyActor | None:
+    layers = mirror_layers(network.encoder.dense_layers)
+    if layers is None:
+        return None
+    return NumpyActor(
+        NumpyEncoder(network.encoder.leaf_specs, layers), [_mirror_own_head(head) for head in network.heads]
+    )
+
+
+def _mirror_own_head(head: heads.NormalHead | heads.CategoricalHead) -> NumpyHead:
     if isinstance(head, heads.NormalHead):
         return NumpyNormalHead(
             NumpyDense(head.mean_layer), lambda: np.exp(head.log_std.numpy()), tuple(head.spec.shape), head.spec.dtype
@@ -68,207 +55,85 @@ def _mirror_head(head: Any) -> NumpyHead:
     return NumpyCategoricalHead(NumpyDense(head.logits_layer), head.possible, head.minimum, head.spec.dtype)
 
 
-def _identity(x: Array) -> Array:
-    return x
+def _mirror_tf_agents(network: actor_distribution_network.ActorDistributionNetwork) -> NumpyActor | None:
+    # pylint: disable=protected-access
+    encoder = _mirror_encoding_network(network._encoder)
+    numpy_heads = [_mirror_projection(projection) for projection in tf.nest.flatten(network._projection_networks)]
+    if encoder is None or None in numpy_heads:
+        return None
+    return NumpyActor(encoder, [head for head in numpy_heads if head is not None])
 
 
-def _tanh(x: Array) -> Array:
-    return np.tanh(x, out=x)
+def _mirror_encoding_network(network: encoding_network.EncodingNetwork) -> NumpyEncoder | None:
+    # pylint: disable=protected-access
+    specs = tf.nest.flatten(network.input_tensor_spec)
+    flatten, *dense_layers = network._postprocessing_layers
+    plain = (
+        network._flat_preprocessing_layers is None
+        and network._preprocessing_combiner is None
+        and len(specs) == 1
+        and specs[0].dtype == tf.float32
+        and type(flatten) is tf.keras.layers.Flatten
+        and all(type(layer) is tf.keras.layers.Dense for layer in dense_layers)
+    )
+    layers = mirror_layers(dense_layers) if plain else None
+    return None if layers is None else NumpyEncoder(specs, layers, one_hot=False)
 
 
-def _relu(x: Array) -> Array:
-    return np.maximum(x, 0.0, out=x)
+def _mirror_projection(projection: Any) -> NumpyHead | None:
+    if type(projection) is categorical_projection_network.CategoricalProjectionNetwork:
+        return _mirror_categorical(projection)
+    if type(projection) is normal_projection_network.NormalProjectionNetwork:
+        return _mirror_normal(projection)
+    return None
 
 
-# In place, by the function that a Keras layer holds.
-ACTIVATIONS: dict[Callable[..., Any], Callable[[Array], Array]] = {
-    tf.keras.activations.linear: _identity,
-    tf.keras.activations.tanh: _tanh,
-    tf.math.tanh: _tanh,
-    tf.keras.activations.relu: _relu,
-    tf.nn.relu: _relu,
-}
+def _mirror_categorical(
+    projection: categorical_projection_network.CategoricalProjectionNetwork,
+) -> NumpyCategoricalHead:
+    # pylint: disable=protected-access
+    shape = projection._output_shape.as_list()
+    # TF-Agents counts categories from 0, whatever the minimum of the spec.
+    minimum = np.zeros(shape[:-1], np.int64)
+    dense = NumpyDense(projection._projection_layer)
+    return NumpyCategoricalHead(dense, np.ones(shape, bool), minimum, projection._sample_spec.dtype)
 
 
-class NumpyDense:
-    """Mirror of a built Keras `Dense` layer without its activation."""
-
-    def __init__(self, layer: tf.keras.layers.Dense) -> None:
-        self._layer = layer
-        self.units = layer.units
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Copies kernel and bias."""
-        self._kernel = np.array(self._layer.kernel.numpy(), np.float32, order="C")
-        self._bias = np.array(self._layer.bias.numpy(), np.float32)[np.newaxis]
-
-    def __call__(self, x: Array, out: Array | None = None) -> Array:
-        """Returns x [B, in] @ kernel + bias, [B, units], in `out` if given."""
-        if len(x) != len(self._bias):
-            # One copy of the bias for each row: adding equal shapes takes a third of the time of broadcasting.
-            self._bias = np.repeat(self._bias[:1], len(x), axis=0)
-        out = np.dot(x, self._kernel, out=out)
-        return np.add(out, self._bias, out=out)
+def _softplus(x: Array) -> Array:
+    return np.logaddexp(x, 0.0)
 
 
-class NumpyEncoder:
-    """Mirror of `ObservationEncoder`: joins the leaves and applies the dense layers.
-
-    Args:
-        leaf_specs: of the flat observation.
-        layers: dense layers, each with its in-place activation.
-    """
-
-    def __init__(
-        self, leaf_specs: list[tf.TypeSpec], layers: list[tuple[NumpyDense, Callable[[Array], Array]]]
-    ) -> None:
-        self._columns = _columns(leaf_specs)
-        self._layers = layers
-        self._single = len(leaf_specs) == 1 and leaf_specs[0].shape.rank == 1
-        self._joined = np.empty((0, 0), np.float32)
-        self._hidden: list[Array] = []
-
-    @classmethod
-    def mirror(cls, encoder: encoders.ObservationEncoder) -> "NumpyEncoder | None":
-        """The mirror of an encoder; `None` if an activation has no mirror."""
-        activations = [ACTIVATIONS.get(layer.activation) for layer in encoder.dense_layers]
-        layers = [
-            (NumpyDense(layer), activation)
-            for layer, activation in zip(encoder.dense_layers, activations, strict=True)
-            if activation is not None
-        ]
-        return cls(list(encoder.leaf_specs), layers) if len(layers) == len(activations) else None
-
-    def refresh(self) -> None:
-        """Copies the weights."""
-        for layer, _ in self._layers:
-            layer.refresh()
-
-    def __call__(self, leaves: list[Array]) -> Array:
-        """Returns features [B, F] of observation leaves [B, ...], valid until the next call."""
-        if len(leaves[0]) != len(self._joined):
-            self._allocate(len(leaves[0]))
-        x = leaves[0] if self._single and leaves[0].dtype == np.float32 else self._join(leaves)
-        for (layer, activation), out in zip(self._layers, self._hidden, strict=True):
-            x = activation(layer(x, out))
-        return x
-
-    def _allocate(self, batch_size: int) -> None:
-        self._joined = np.empty((batch_size, self._columns[-1][0].stop), np.float32)
-        self._hidden = [np.empty((batch_size, layer.units), np.float32) for layer, _ in self._layers]
-
-    def _join(self, leaves: list[Array]) -> Array:
-        for leaf, (columns, categories) in zip(leaves, self._columns, strict=True):
-            if categories is None:
-                self._joined[:, columns] = leaf.reshape(len(leaf), -1)
-            else:
-                self._joined[:, columns] = leaf[:, np.newaxis] == categories
-        return self._joined
+_STD_TRANSFORMS: dict[Any, Callable[[Array], Array]] = {tf.nn.softplus: _softplus, tf.exp: np.exp, None: np.asarray}
 
 
-def _columns(leaf_specs: list[tf.TypeSpec]) -> list[tuple[slice, Array | None]]:
-    """For every leaf its columns in the joined vector, and its categories if it is one-hot encoded."""
-    result: list[tuple[slice, Array | None]] = []
-    start = 0
-    for spec in leaf_specs:
-        count = encoders.num_categories(spec)
-        size = count or int(np.prod(spec.shape.as_list()))
-        categories = np.arange(count) + int(spec.minimum) if count else None
-        result.append((slice(start, start + size), categories))
-        start += size
-    return result
+def _mirror_normal(projection: normal_projection_network.NormalProjectionNetwork) -> NumpyNormalHead | None:
+    # pylint: disable=protected-access
+    mean_layer, bias_layer = projection._means_projection_layer, projection._bias
+    std_transform = _STD_TRANSFORMS.get(projection._std_transform)
+    mean_transform = _mean_transform(projection._mean_transform, projection._sample_spec)
+    if (
+        projection._state_dependent_std
+        or projection._scale_distribution
+        or mean_layer.activation is not tf.keras.activations.linear
+        or std_transform is None
+        or mean_transform is None
+    ):
+        return None
+    spec = projection._sample_spec
+    return NumpyNormalHead(
+        NumpyDense(mean_layer),
+        lambda: std_transform(bias_layer.bias.numpy()),
+        tuple(spec.shape),
+        spec.dtype,
+        mean_transform,
+    )
 
 
-class NumpyNormalHead:
-    """Mirror of a normal with a standard deviation that does not depend on the observation.
-
-    Args:
-        mean_layer: features -> flat mean.
-        read_scale: reads the standard deviation, flat, from the variables.
-        shape: of the action.
-        dtype: of the action.
-    """
-
-    noise = "normal"
-
-    def __init__(
-        self, mean_layer: NumpyDense, read_scale: Callable[[], Array], shape: tuple[int, ...], dtype: tf.DType
-    ) -> None:
-        self._mean_layer = mean_layer
-        self._read_scale = read_scale
-        self._dtype = dtype.as_numpy_dtype
-        self.noise_shape = shape
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Copies the weights."""
-        self._mean_layer.refresh()
-        self._flat_scale = np.asarray(self._read_scale(), np.float32)
-        self._scale = np.empty((0,), self._dtype)
-
-    def parameters(self, features: Array) -> list[Array]:
-        """Returns `loc` and `scale`, both [B, *action shape]; the scale is read-only and shared between calls."""
-        batch_size = len(features)
-        loc = self._mean_layer(features).reshape(batch_size, *self.noise_shape).astype(self._dtype, copy=False)
-        if len(self._scale) != batch_size:
-            self._scale = np.broadcast_to(self._flat_scale, (batch_size, self._flat_scale.size))
-            self._scale = self._scale.reshape(loc.shape).astype(self._dtype)
-            self._scale.flags.writeable = False
-        return [loc, self._scale]
-
-    def mode(self, parameters: list[Array]) -> Array:
-        """Returns the mean."""
-        return parameters[0].copy()
-
-    def sample(self, parameters: list[Array], noise: Array) -> Array:
-        """Returns loc + scale * noise."""
-        loc, scale = parameters
-        action = np.multiply(noise, scale, dtype=self._dtype)
-        return np.add(action, loc, out=action)
-
-
-class NumpyCategoricalHead:
-    """Mirror of one categorical for each component of an integer action.
-
-    Args:
-        logits_layer: features -> flat logits.
-        possible: [*action shape, categories], False for padding.
-        minimum: [*action shape], smallest value of each component.
-        dtype: of the action.
-    """
-
-    noise = "gumbel"
-
-    def __init__(self, logits_layer: NumpyDense, possible: Array, minimum: Array, dtype: tf.DType) -> None:
-        self._logits_layer = logits_layer
-        self._impossible = None if possible.all() else ~possible
-        self._minimum = minimum if minimum.any() else None
-        self._dtype = dtype.as_numpy_dtype
-        self.noise_shape = possible.shape
-
-    def refresh(self) -> None:
-        """Copies the weights."""
-        self._logits_layer.refresh()
-
-    def parameters(self, features: Array) -> list[Array]:
-        """Returns `logits` [B, *action shape, categories]."""
-        logits = self._logits_layer(features)
-        if len(self.noise_shape) > 1:
-            logits = logits.reshape(len(features), *self.noise_shape)
-        if self._impossible is not None:
-            logits[:, self._impossible] = heads.IMPOSSIBLE_LOGIT
-        return [logits]
-
-    def mode(self, parameters: list[Array]) -> Array:
-        """Returns the most likely value of each component, the first of equals."""
-        return self._to_action(parameters[0].argmax(-1))
-
-    def sample(self, parameters: list[Array], noise: Array) -> Array:
-        """Returns the largest of logits + Gumbel noise, which is distributed as softmax(logits)."""
-        return self._to_action((parameters[0] + noise).argmax(-1))
-
-    def _to_action(self, index: Array) -> Array:
-        if self._minimum is not None:
-            index += self._minimum
-        return index.astype(self._dtype, copy=False)
+def _mean_transform(transform: Any, spec: Any) -> Callable[[Array], Array] | None:
+    if transform is None:
+        return lambda x: x
+    if transform is not normal_projection_network.tanh_squash_to_spec:
+        return None
+    means = ((spec.maximum + spec.minimum) / 2.0).astype(np.float32)
+    magnitudes = ((spec.maximum - spec.minimum) / 2.0).astype(np.float32)
+    return lambda x: means + magnitudes * np.tanh(x)

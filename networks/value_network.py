@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from tf_agents.networks import network
 
-from ppo_agent.networks import encoders, initializers
+from ppo_agent.networks import base, encoders, initializers
 
 
-class ValueNetwork(network.Network):
+class ValueNetwork(base.ObservationNetwork):
     """Maps observations to state values through a multi-layer perceptron.
 
     Kernels are orthogonal, with gain sqrt(2) in hidden layers and 1 in the last, biases zero.
@@ -34,15 +33,10 @@ class ValueNetwork(network.Network):
         seed: int | None = None,
         name: str = "ValueNetwork",
     ) -> None:
-        input_spec = encoders.network_input_spec(observation_spec)
-        super().__init__(input_tensor_spec=input_spec, state_spec=(), name=name)
+        super().__init__(observation_spec, name=name)
         seeds = initializers.SeedSource(seed, "value")
-        self.encoder = encoders.ObservationEncoder(input_spec, fc_layers, activation, seeds)
+        self.encoder = encoders.ObservationEncoder(self.input_tensor_spec, fc_layers, activation, seeds)
         self.value_layer = initializers.dense(1, initializers.VALUE_GAIN, seeds(), name="value")
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> tuple[tf.Tensor, Any]:
-        """Casts numbers to float32 and calls the network; see `call`."""
-        return super().__call__(encoders.cast_to_spec(inputs, self.input_tensor_spec), *args, **kwargs)
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False

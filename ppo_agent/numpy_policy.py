@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.utils import tensor_normalizer
 
-from ppo_agent.networks import numpy_mirror, numpy_nest
+from ppo_agent.networks import numpy_layers, numpy_mirror, numpy_nest
 
 Array = np.ndarray
 
@@ -65,7 +65,7 @@ class NumpyPolicy:
 
     def __init__(
         self,
-        actor: numpy_mirror.NumpyActor,
+        actor: numpy_layers.NumpyActor,
         normalizer: "NumpyNormalizer | None",
         observation_spec: Any,
         action_spec: Any,
