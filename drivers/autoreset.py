@@ -43,7 +43,7 @@ class SameStepAdapter:
     observation after the ignored action, and the reward of that action is lost. A warning tells.
     """
 
-    def __init__(self, env: VectorEnv):
+    def __init__(self, env: VectorEnv) -> None:
         self._env = env
         self._ended = np.zeros(env.num_envs, bool)
         self._first_observation: Nest = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
@@ -32,7 +33,7 @@ class DynamicEpisodeDriver(RolloutDriver):
         num_episodes: int = 1,
         *,
         bootstrap_row: bool = False,
-    ):
+    ) -> None:
         """Creates the driver; nothing is stepped yet.
 
         Args:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
@@ -28,7 +28,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
     `Discrete.start`.
 
     Methods that end in `_numpy` do the same on NumPy arrays, which is faster where no graph is needed. Their arrays
-    are fresh in each step and must not be written to.
+    are not changed by later steps and must not be written to.
 
     Example:
         with GymnasiumEnvironment("CartPole-v1", num_environments=8, seed=0) as env:
@@ -44,7 +44,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         seed: int | None = None,
         vectorization: str = "auto",
         env_kwargs: Mapping[str, Any] | None = None,
-    ):
+    ) -> None:
         """Makes the environments; they are reset on first use.
 
         Args:
@@ -80,6 +80,10 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         self._gymnasium_env = env
         self._seed = None if seed is None else int(seed)
         self._time_step: ts.TimeStep | None = None
+        self._any_ended = False
+        self._all_mid, self._all_one = np.full(env.num_envs, _MID), np.ones(env.num_envs, np.float32)
+        for shared in (self._all_mid, self._all_one):
+            shared.setflags(write=False)
         self._closed = False
 
     @property
@@ -116,14 +120,16 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         if self._time_step is None:
             return self.reset_numpy()
         observation, reward, terminated, truncated, _ = self._env.step(self._encode_action(action))
-        ended = np.logical_or(terminated, truncated)
-        step_type = np.add(ended, _MID, dtype=np.int32)  # MID is 1, LAST is 2.
-        discount = np.subtract(1.0, terminated, dtype=np.float32)
-        reward = np.array(reward, np.float32)
-        if self._any_ended:
+        ended, reward = np.logical_or(terminated, truncated), np.array(reward, np.float32)
+        any_ends = np.count_nonzero(ended) > 0
+        if any_ends or self._any_ended:
+            step_type = np.where(ended, _LAST, _MID)
+            discount = np.subtract(1.0, terminated, dtype=np.float32)
             first = self._time_step.step_type == _LAST
             step_type[first], discount[first], reward[first] = _FIRST, 1.0, 0.0
-        self._any_ended = ended.any()
+        else:  # The usual step costs little: it shares these arrays.
+            step_type, discount = self._all_mid, self._all_one
+        self._any_ended = any_ends
         self._time_step = ts.TimeStep(step_type, reward, discount, self._decode_observation(observation))
         return self._time_step
 

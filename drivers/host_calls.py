@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,8 +14,8 @@ def call_on_host(function: Callable[[Nest], Nest], argument: Nest, output_spec: 
     """Returns function(argument) as tensors; inside a graph, as one stateful operation.
 
     Args:
-        function: Takes and returns nests of NumPy arrays. Its result must not be changed afterwards: tensors may share
-            its memory.
+        function: Takes a nest of NumPy arrays and returns one as `output_spec`. Its result must not be changed
+            afterwards: tensors may share its memory.
         argument: Nest of tensors.
         output_spec: Nest of `tf.TensorSpec` of the result, batch dimensions included; () for no result.
 
@@ -22,8 +23,7 @@ def call_on_host(function: Callable[[Nest], Nest], argument: Nest, output_spec: 
         Nest of tensors as `output_spec`.
     """
     if tf.executing_eagerly():
-        result = function(to_arrays(argument))
-        return tf.nest.map_structure(lambda spec, x: tf.convert_to_tensor(x, spec.dtype), output_spec, result)
+        return tf.nest.map_structure(tf.convert_to_tensor, function(to_arrays(argument)))
     specs = tf.nest.flatten(output_spec)
 
     def on_flat_arrays(*arrays: Any) -> list[Any]:

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import threading
-from typing import Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+
+from ppo_agent.drivers import host_calls
+
+Nest = Any
 
 
 class HostRows:
     """Rows of `batch_size` environments, the oldest first; safe for several threads.
 
-    The leaves of a row are a flat list; a block holds t rows, arrays [B, t, ...]. Rows are read or unread: reading
-    makes all rows read, so that the unread ones are always the newest.
+    Rows come in blocks of t, nests of arrays [B, t, ...]. They are read or unread: reading makes all rows read, so
+    that the unread ones are always the newest.
+
+    Attributes:
+        data_spec: Nest of `tf.TensorSpec` of one row of one environment.
+        read_spec: Of what `read` returns.
     """
 
-    def __init__(self, dtypes: Sequence[np.dtype], shapes: Sequence[tuple[int, ...]], batch_size: int, max_length: int):
+    def __init__(self, data_spec: Nest, batch_size: int, max_length: int) -> None:
         """Creates an empty queue.
 
         Args:
-            dtypes: Of the leaves.
-            shapes: Of the leaves in one row of one environment.
+            data_spec: Nest of `tf.TensorSpec` of one row of one environment.
             batch_size: B.
             max_length: Most rows per environment.
         """
-        self._empty = [
-            np.zeros([batch_size, 0, *shape], dtype) for dtype, shape in zip(dtypes, shapes, strict=True)
-        ]  # fmt: skip
+        self.data_spec = data_spec
+        self.read_spec = (host_calls.with_outer_dims(data_spec, batch_size, None), tf.TensorSpec([None], tf.int64))
+        self._empty = tf.nest.map_structure(
+            lambda leaf: np.zeros([batch_size, 0, *leaf.shape], leaf.dtype.as_numpy_dtype), data_spec
+        )
         self._max_length = max_length
         self._lock = threading.Lock()
         self._added = 0
@@ -35,7 +45,7 @@ class HostRows:
     def clear(self) -> None:
         """Drops all rows, read or not."""
         with self._lock:
-            self._blocks: list[list[np.ndarray]] = []
+            self._blocks: list[Nest] = []
             self._length = 0
             self._unread = 0
 
@@ -43,16 +53,16 @@ class HostRows:
         """Returns the number of rows per environment."""
         return self._length
 
-    def append(self, block: list[np.ndarray]) -> None:
+    def append(self, block: Nest) -> None:
         """Adds t rows; the oldest rows make room if they were read.
 
         Args:
-            block: Arrays [B, t, ...]; kept, not copied.
+            block: Nest of arrays [B, t, ...]; kept, not copied.
 
         Raises:
             ValueError: Unread rows would be overwritten.
         """
-        rows = block[0].shape[1]
+        rows = tf.nest.flatten(block)[0].shape[1]
         with self._lock:
             excess = self._length + rows - self._max_length
             if excess > self._length - self._unread:
@@ -62,22 +72,23 @@ class HostRows:
                     "with clear, or make max_length larger."
                 )
             if excess > 0:
-                self._blocks = [[leaf[:, excess:] for leaf in self._merge()]]
+                self._blocks = [tf.nest.map_structure(lambda leaf: leaf[:, excess:], self._merge())]
                 self._length -= excess
             self._blocks.append(block)
             self._length += rows
             self._unread += rows
             self._added += rows
 
-    def read(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns all rows, arrays [B, T, ...] that must not be written to, and their numbers since the start, [T]."""
+    def read(self) -> tuple[Nest, np.ndarray]:
+        """Returns all rows, nest of arrays [B, T, ...] not to be written to, and their numbers since the start, [T]."""
         with self._lock:
             self._unread = 0
             return self._merge(), np.arange(self._added - self._length, self._added)
 
-    def _merge(self) -> list[np.ndarray]:
+    def _merge(self) -> Nest:
         """Makes one block of all and returns it."""
         if len(self._blocks) != 1:
-            columns = zip(self._empty, *self._blocks, strict=True)
-            self._blocks = [[np.concatenate(column, axis=1) for column in columns]]
+            self._blocks = [
+                tf.nest.map_structure(lambda *parts: np.concatenate(parts, axis=1), self._empty, *self._blocks)
+            ]
         return self._blocks[0]

@@ -28,7 +28,7 @@ class EpisodeStatistics:
         num_environment_steps: Real transitions so far, over the whole batch.
     """
 
-    def __init__(self, window: int = 100):
+    def __init__(self, window: int = 100) -> None:
         """Creates empty statistics.
 
         Args:
@@ -70,7 +70,7 @@ class EpisodeStatistics:
     def __call__(self, trajectory: trajectory_lib.Trajectory) -> trajectory_lib.Trajectory:
         """Adds one row [B, ...], eagerly or in a graph, and returns it."""
         fields = (trajectory.step_type, trajectory.next_step_type, trajectory.reward)
-        host_calls.call_on_host(lambda arrays: self._add(*(array[:, None] for array in arrays)), fields)
+        host_calls.call_on_host(self._add_row, fields)
         return trajectory
 
     def add_rollout(self, trajectory: trajectory_lib.Trajectory) -> None:
@@ -94,6 +94,10 @@ class EpisodeStatistics:
         self._totals = None if state["totals"] is None else np.array(state["totals"], np.float64)
         self._recent = collections.deque(((float(r), int(n)) for r, n in state["recent"]), maxlen=self._window)
         self._unread = collections.deque(((float(r), int(n)) for r, n in state["unread"]), maxlen=_MOST_UNREAD)
+
+    def _add_row(self, fields: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple:
+        self._add(*(array[:, None] for array in fields))
+        return ()
 
     def _add(self, step_type: np.ndarray, next_step_type: np.ndarray, reward: np.ndarray) -> None:
         """Adds rows [B, T]; reward may have further dimensions."""

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +27,9 @@ Observer = Callable[[Any], Any]
 class Observers:
     """The observers of a driver."""
 
-    def __init__(self, observers: Sequence[Observer], transition_observers: Sequence[Observer], bootstrap_row: bool):
+    def __init__(
+        self, observers: Sequence[Observer], transition_observers: Sequence[Observer], bootstrap_row: bool
+    ) -> None:
         """Sorts the observers.
 
         Args:
@@ -53,7 +56,7 @@ class Observers:
             if tf.executing_eagerly():
                 add_rollout(rows)
             else:
-                host_calls.call_on_host(add_rollout, rows)
+                host_calls.call_on_host(_without_result(add_rollout), rows)
         if self._metrics:
             self._metrics(to_trajectory(rollout, False))
         if self._others:
@@ -65,7 +68,7 @@ class Observers:
 class _RowLoop:
     """Calls observers with one row [B, ...] after the other of a nest [B, T, ...]."""
 
-    def __init__(self, observers: Sequence[Observer]):
+    def __init__(self, observers: Sequence[Observer]) -> None:
         self._in_graph = [observer for observer in observers if _belongs_in_graph(observer)]
         self._eager = [observer for observer in observers if not _belongs_in_graph(observer)]
         self._graph_loop: Callable[[Nest], None] | None = None
@@ -103,6 +106,14 @@ def _add_rollout(observer: Observer) -> Callable[[Nest], None] | None:
     return getattr(owner, "add_rollout", None) if is_add_batch else None
 
 
+def _without_result(function: Callable[[Nest], Any]) -> Callable[[Nest], Nest]:
+    def call(argument: Nest) -> tuple:
+        function(argument)
+        return ()
+
+    return call
+
+
 def _belongs_in_graph(observer: Observer) -> bool:
     """Returns whether the observer is a TF-Agents metric or the method of a TF-Agents replay buffer."""
     owner = getattr(observer, "__self__", None)
@@ -130,5 +141,3 @@ def _to_transitions(rollout: Rollout) -> tuple[Nest, policy_step.PolicyStep, Nes
     before = tf.nest.map_structure(lambda x: x[:, :-1], rollout.time_steps)
     after = tf.nest.map_structure(lambda x: x[:, 1:], rollout.time_steps)
     return before, policy_step.PolicyStep(rollout.action, rollout.policy_state, rollout.policy_info), after
-
-

@@ -11,6 +11,7 @@ from tf_agents.utils import nest_utils
 
 from ppo_agent.drivers import host_calls
 from ppo_agent.drivers.host_rows import HostRows
+from ppo_agent.drivers.ordered_dataset import OrderedDataset
 from ppo_agent.drivers.rollout_driver import check_count
 
 Nest = Any
@@ -36,7 +37,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         dataset_drop_remainder: bool = False,
         dataset_window_shift: int | None = None,
         seed: int | None = None,
-    ):
+    ) -> None:
         """Creates an empty buffer.
 
         Args:
@@ -58,9 +59,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         self._drop_remainder = dataset_drop_remainder
         self._window_shift = dataset_window_shift
         self._rng = np.random.default_rng(seed)
-        specs = tf.nest.flatten(data_spec)
-        dtypes = [np.dtype(spec.dtype.as_numpy_dtype) for spec in specs]
-        self._rows = HostRows(dtypes, [tuple(spec.shape) for spec in specs], batch_size, max_length)
+        self._rows = HostRows(data_spec, batch_size, max_length)
 
     def add_rollout(self, items: Nest) -> None:
         """Adds rows of several time steps at once.
@@ -73,13 +72,15 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
             ValueError: `items` does not fit the spec, or would overwrite unread rows. Nothing is added then.
         """
         self._check(items, time_dims=1)
-        self._rows.append([np.asarray(x) for x in tf.nest.flatten(host_calls.to_arrays(items))])
+        self._rows.append(tf.nest.map_structure(np.asarray, host_calls.to_arrays(items)))
 
     def gather_all(self) -> Nest:
         """Returns all rows as tensors [B, T, ...], the oldest first."""
         return self._gather_all()
 
-    def get_next(self, sample_batch_size: int | None = None, num_steps: int | None = None, time_stacked: bool = True):
+    def get_next(
+        self, sample_batch_size: int | None = None, num_steps: int | None = None, time_stacked: bool = True
+    ) -> tuple[Nest, BufferInfo]:
         """Returns rows sampled uniformly, with replacement.
 
         Args:
@@ -126,7 +127,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         self._check(items, time_dims=0)
 
         def add(arrays: Nest) -> tuple:
-            self._rows.append([np.array(x)[:, None] for x in tf.nest.flatten(arrays)])
+            self._rows.append(tf.nest.map_structure(lambda x: np.array(x)[:, None], arrays))
             return ()
 
         host_calls.call_on_host(add, items)
@@ -143,19 +144,15 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
 
     def _read(self) -> tuple[Nest, tf.Tensor]:
         """Returns all rows, tensors [B, T, ...], and their ids [T]."""
-        spec = host_calls.with_outer_dims(self._data_spec, self._batch_size, None)
+        return host_calls.call_on_host(lambda _: self._rows.read(), (), self._rows.read_spec)
 
-        def read(_: tuple) -> tuple[Nest, np.ndarray]:
-            leaves, ids = self._rows.read()
-            return tf.nest.pack_sequence_as(self._data_spec, leaves), ids
-
-        return host_calls.call_on_host(read, (), (spec, tf.TensorSpec([None], tf.int64)))
-
-    def _get_next(self, sample_batch_size: int | None, num_steps: int | None, time_stacked: bool = True):
+    def _get_next(
+        self, sample_batch_size: int | None, num_steps: int | None, time_stacked: bool = True
+    ) -> tuple[Nest, BufferInfo]:
         outer = [size for size in (sample_batch_size, num_steps) if size is not None]
         batch = [] if sample_batch_size is None else [sample_batch_size]
         spec = (
-            host_calls.with_outer_dims(self._data_spec, *outer),
+            host_calls.with_outer_dims(self._rows.data_spec, *outer),
             tf.TensorSpec(outer, tf.int64),
             tf.TensorSpec(batch, tf.float32),
         )
@@ -166,7 +163,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
 
     def _sample(self, batch: list[int], num_steps: int | None) -> tuple[Nest, np.ndarray, np.ndarray]:
         """Returns arrays (rows, ids, probabilities) of a random sample."""
-        leaves, ids = self._rows.read()
+        rows, ids = self._rows.read()
         starts = len(ids) - (num_steps or 1) + 1
         if starts < 1:
             raise ValueError(
@@ -175,42 +172,33 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         times, environments = self._rng.integers(starts, size=batch), self._rng.integers(self._batch_size, size=batch)
         if num_steps is not None:
             times, environments = times[..., None] + np.arange(num_steps), np.asarray(environments)[..., None]
-        data = tf.nest.pack_sequence_as(self._data_spec, [leaf[environments, times] for leaf in leaves])
+        data = tf.nest.map_structure(lambda leaf: leaf[environments, times], rows)
         return data, ids[times], np.full(batch, 1 / (starts * self._batch_size), np.float32)
 
-    def _as_dataset(self, sample_batch_size, num_steps, sequence_preprocess_fn=None, num_parallel_calls=None):
+    def _as_dataset(
+        self,
+        sample_batch_size: int | None,
+        num_steps: int | None,
+        sequence_preprocess_fn: None = None,
+        num_parallel_calls: int | None = None,
+    ) -> tf.data.Dataset:
+        del sequence_preprocess_fn  # `as_dataset` does not take it.
         return tf.data.Dataset.counter().map(
             lambda _: self._get_next(sample_batch_size, num_steps), num_parallel_calls=num_parallel_calls
         )
 
     def _single_deterministic_pass_dataset(
-        self, sample_batch_size, num_steps, sequence_preprocess_fn=None, num_parallel_calls=None
-    ):
-        drop = self._drop_remainder or (sample_batch_size is not None and num_steps is not None)
-        shift = self._window_shift or num_steps or 1
-
-        def everything(_: tf.Tensor) -> tf.data.Dataset:
-            data, ids = self._read()
-            tf.debugging.assert_positive(tf.size(ids), "the buffer is empty, expected at least one row.")
-            groups = tf.data.Dataset.from_tensor_slices(data)
-            if sample_batch_size is not None:
-                groups = groups.batch(sample_batch_size, drop_remainder=self._drop_remainder)
-            return groups.flat_map(lambda *group: windows(group, ids))
-
-        def windows(group: tuple, ids: tf.Tensor) -> tf.data.Dataset:
-            stop = tf.size(ids, tf.int64) - (num_steps - 1 if drop and num_steps else 0)
-            starts = tf.data.Dataset.range(0, stop, shift)
-            return starts.map(lambda start: window(group, ids, start), num_parallel_calls=num_parallel_calls)
-
-        def window(group: tuple, ids: tf.Tensor, start: tf.Tensor) -> tuple[Nest, BufferInfo]:
-            index = start if num_steps is None else slice(start, start + num_steps)
-            data = tf.nest.map_structure(
-                lambda x: x[index] if sample_batch_size is None else x[:, index],
-                tf.nest.pack_sequence_as(self._data_spec, tf.nest.flatten(group)),
-            )
-            return data, BufferInfo(ids=ids[index], probabilities=())
-
-        return tf.data.Dataset.range(1).flat_map(everything)
+        self,
+        sample_batch_size: int | None,
+        num_steps: int | None,
+        sequence_preprocess_fn: None = None,
+        num_parallel_calls: int | None = None,
+    ) -> tf.data.Dataset:
+        del sequence_preprocess_fn  # `as_dataset` does not take it.
+        dataset = OrderedDataset(
+            self._read, sample_batch_size, num_steps, shift=self._window_shift, drop_remainder=self._drop_remainder
+        )
+        return dataset.make(num_parallel_calls)
 
     def _check(self, items: Nest, time_dims: int) -> None:
         """Checks structure, dtypes and shapes.
@@ -218,7 +206,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         Raises:
             ValueError: They do not fit; names the leaf.
         """
-        expected = dict(nest_utils.flatten_with_joined_paths(self._data_spec))
+        expected = dict(nest_utils.flatten_with_joined_paths(self._rows.data_spec))
         found = dict(nest_utils.flatten_with_joined_paths(items))
         if expected.keys() != found.keys():
             missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())

@@ -6,7 +6,6 @@ inside a TensorFlow graph for all others.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -58,12 +57,14 @@ class StopRule(NamedTuple):
     """When a rollout ends.
 
     Attributes:
-        target: It ends when this many rows were counted, over the whole batch.
+        target: It ends when this many rows were counted, over the whole batch,
+        maximum_iterations: or when this many vector steps were taken. Both are numbers or scalar tensors.
         counts_boundaries: Rows that go from an episode's last step to the next one's first are counted if true, all
             other rows if false.
     """
 
     target: Any
+    maximum_iterations: Any
     counts_boundaries: bool
 
 
@@ -77,7 +78,7 @@ def find_numpy_policy(policy: tf_policy.TFPolicy) -> NumpyPolicy | None:
 
 
 def collect_numpy(
-    env: NumpyEnvironment, policy: NumpyPolicy, time_step: ts.TimeStep, stop: StopRule, maximum_iterations: int | None
+    env: NumpyEnvironment, policy: NumpyPolicy, time_step: ts.TimeStep, stop: StopRule
 ) -> tuple[Rollout, ts.TimeStep]:
     """Steps in Python, without TensorFlow.
 
@@ -86,14 +87,13 @@ def collect_numpy(
         policy: Policy; not refreshed here.
         time_step: Where to start, arrays [B, ...].
         stop: When to stop.
-        maximum_iterations: Most steps to take; None for no bound.
 
     Returns:
         The rollout of T >= 0 steps (its `policy_state` is empty), and the time step after it.
     """
     time_steps, actions, infos = [time_step], [], []
-    counted, limit = 0, math.inf if maximum_iterations is None else maximum_iterations
-    while counted < stop.target and len(actions) < limit:
+    counted = 0
+    while counted < stop.target and len(actions) < stop.maximum_iterations:
         action, info = policy.act(time_step.observation)
         boundaries = np.count_nonzero(time_step.step_type == _LAST)
         counted += boundaries if stop.counts_boundaries else len(time_step.step_type) - boundaries
@@ -125,7 +125,6 @@ def collect_in_graph(
     time_step: ts.TimeStep,
     policy_state: Nest,
     stop: StopRule,
-    maximum_iterations: tf.Tensor | int | None,
 ) -> tuple[Rollout, ts.TimeStep, Nest]:
     """Steps in a graph's while loop; call it inside a `tf.function`.
 
@@ -135,7 +134,6 @@ def collect_in_graph(
         time_step: Where to start, tensors [B, ...].
         policy_state: The policy's state there.
         stop: When to stop.
-        maximum_iterations: Most steps to take; None for no bound.
 
     Returns:
         The rollout, the time step after it, and the policy state after it.
@@ -158,11 +156,11 @@ def collect_in_graph(
         return row + 1, counted, stacks, next_time_step, action_step.state
 
     rows, _, stacks, time_step, policy_state = tf.while_loop(
-        cond=lambda row, counted, *_: counted < stop.target,
+        cond=lambda _, counted, *__: counted < stop.target,
         body=body,
         loop_vars=(tf.constant(0), tf.constant(0), stacks, time_step, policy_state),
         parallel_iterations=1,
-        maximum_iterations=maximum_iterations,
+        maximum_iterations=stop.maximum_iterations,
         name="rollout",
     )
     time_steps = tf.nest.map_structure(lambda array, value: array.write(rows, value), stacks[0], time_step)

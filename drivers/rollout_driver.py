@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +48,7 @@ class RolloutDriver(driver.Driver):
         *,
         counts_boundaries: bool,
         bootstrap_row: bool,
-    ):
+    ) -> None:
         if not isinstance(env, tf_environment.TFEnvironment):
             raise TypeError(f"env is {env!r}, expected a tf_agents TFEnvironment (TFPyEnvironment wraps a Python one).")
         if not isinstance(policy, tf_policy.TFPolicy):
@@ -75,27 +76,24 @@ class RolloutDriver(driver.Driver):
         Returns:
             Time step and policy state after the rollout, tensors.
         """
+        limit = _NO_LIMIT if maximum_iterations is None else maximum_iterations
         if self._numpy_policy is not None and tf.executing_eagerly():
-            return self._collect_numpy(self._numpy_policy, time_step, target, maximum_iterations), ()
+            return self._collect_numpy(self._numpy_policy, time_step, target, limit), ()
         if policy_state is None:
             policy_state = self.policy.get_initial_state(self.env.batch_size)
-        limit = _NO_LIMIT if maximum_iterations is None else maximum_iterations
         bounds = (tf.convert_to_tensor(target, tf.int32), tf.convert_to_tensor(limit, tf.int32))
         collect = self._collect_compiled if tf.executing_eagerly() else self._collect_in_graph
         rollout, time_step, policy_state = collect(time_step, policy_state, *bounds)
         self._observe(rollout)
         return time_step, policy_state
 
-    def _collect_numpy(
-        self, numpy_policy: NumpyPolicy, time_step: ts.TimeStep, target: Any, maximum_iterations: Any
-    ) -> ts.TimeStep:
+    def _collect_numpy(self, numpy_policy: NumpyPolicy, time_step: ts.TimeStep, target: Any, limit: Any) -> ts.TimeStep:
         numpy_policy.refresh()
         rollout, time_step = collect_numpy(
-            cast(NumpyEnvironment, self.env),
+            cast("NumpyEnvironment", self.env),
             numpy_policy,
             host_calls.to_arrays(time_step),
-            StopRule(int(target), self._counts_boundaries),
-            None if maximum_iterations is None else int(maximum_iterations),
+            StopRule(int(target), int(limit), self._counts_boundaries),
         )
         if rollout.action is not None:
             spec = self.policy.policy_step_spec
@@ -107,10 +105,10 @@ class RolloutDriver(driver.Driver):
         return tf.nest.map_structure(tf.convert_to_tensor, time_step)
 
     def _collect_in_graph(
-        self, time_step: ts.TimeStep, policy_state: Nest, target: tf.Tensor, maximum_iterations: tf.Tensor
+        self, time_step: ts.TimeStep, policy_state: Nest, target: tf.Tensor, limit: tf.Tensor
     ) -> tuple[Rollout, ts.TimeStep, Nest]:
-        stop = StopRule(target, self._counts_boundaries)
-        return collect_in_graph(self.env, self.policy, time_step, policy_state, stop, maximum_iterations)
+        stop = StopRule(target, limit, self._counts_boundaries)
+        return collect_in_graph(self.env, self.policy, time_step, policy_state, stop)
 
     def _observe(self, rollout: Rollout) -> None:
         """Informs the observers, unless nothing was collected."""

@@ -5,7 +5,8 @@ Both sides have the same nesting: a `Dict` space is a dict of leaves, a `Tuple` 
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from typing import Any, Callable, Mapping, Union
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
-EnvLike = Union[str, Callable[..., gym.Env], VectorEnv]
+EnvLike = str | Callable[..., gym.Env] | VectorEnv
 
 VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 # Extras of this package, by the extra that gymnasium names in its messages.
