@@ -10,6 +10,8 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import metadata, util
 
 TF_AGENTS_VERSION = "0.19.0"
@@ -108,14 +110,20 @@ def import_tensorflow() -> None:
     For programs, which own their standard error: the descriptor is redirected while TensorFlow is loaded, and what is
     not known to be noise is written to it afterwards. TF_CPP_MIN_LOG_LEVEL=0 in the environment lets everything pass.
     """
-    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
-        return
+    everything = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
+    with nullcontext() if everything or "tensorflow" in sys.modules else _without_noise():
+        importlib.import_module("tensorflow")
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, and writes the lines that are not noise at the end."""
     sys.stderr.flush()
     descriptor = os.dup(2)
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
-            importlib.import_module("tensorflow")
+            yield
         finally:
             os.dup2(descriptor, 2)
             os.close(descriptor)

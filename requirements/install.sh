@@ -62,7 +62,8 @@ find_interpreter() {
       "(Debian, Ubuntu: apt install python3-venv), or name another interpreter with PYTHON=."
   elif [ -n "$python" ]; then
     version=$(version_of "$python")
-    fail "PYTHON=$python is ${version:-no interpreter that runs}: STACK=$stack needs Python ${versions// /, }."
+    [ -n "$version" ] && version="is Python $version" || version='does not run'
+    fail "PYTHON=$python $version: STACK=$stack needs Python ${versions// /, }."
   fi
   fail "no suitable Python was found: STACK=$stack needs Python ${versions// /, } on PATH, or its path in PYTHON=."
 }
@@ -73,6 +74,7 @@ if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; t
 fi
 find_interpreter
 echo "install: $lock into $venv with $interpreter ($(version_of "$interpreter")), about a minute"
+rm -f "$stamp"
 "$interpreter" -m venv --clear "$venv"
 pip=("$venv/bin/python" -m pip --quiet --quiet --disable-pip-version-check --no-input install --no-deps)
 "${pip[@]}" --require-hashes -r requirements/build.txt

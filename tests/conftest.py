@@ -1,0 +1,54 @@
+"""Fixtures that all tests share; importing ppo_agent first lets it choose the Keras of TensorFlow."""
+
+import os
+import zlib
+from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # One thread for each worker, or the workers fight for the cores.
+    for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+from ppo_agent import _stack
+
+_stack.import_tensorflow()
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_only
+
+# Tensors of new shapes trace new graphs: few examples, no deadline, the same ones in every run.
+hypothesis.settings.register_profile("ppo_agent", max_examples=20, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ppo_agent")
+
+
+def _seed(node_id: str) -> int:
+    return zlib.crc32(node_id.encode())
+
+
+@pytest.fixture(autouse=True)
+def _seed_tensorflow(request: pytest.FixtureRequest) -> None:
+    """Gives each test its own seed, whatever ran before it in the same process."""
+    tf.random.set_seed(_seed(request.node.nodeid))
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A NumPy generator with a seed of the test's own."""
+    return np.random.default_rng(_seed(request.node.nodeid))
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs the test in an empty folder, so that relative paths that it writes do not end up in the checkout."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tensorflow_only_python() -> Path:
+    """The interpreter of a virtual environment that has the running stack's TensorFlow and nothing else."""
+    return tensorflow_only.interpreter()

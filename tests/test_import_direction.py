@@ -1,0 +1,129 @@
+"""Reads the imports of all sources: the direction that docs and reviews ask for is enforced here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {
+    "ppo_agent": ROOT / "ppo_agent",
+    "ppo_agent.networks": ROOT / "networks",
+    "ppo_agent.drivers": ROOT / "drivers",
+}
+
+# Formulas: tensors in, tensors out.
+PURE = {"returns", "losses", "masking", "distributions"}
+# The binaries and what only they use. Every module of ppo_agent/ that is in neither set belongs to the agent.
+BINARIES = {"train", "evaluate", "presets"}
+
+PURE_MODULES = {f"ppo_agent.{name}" for name in PURE}
+BINARY_MODULES = {f"ppo_agent.{name}" for name in BINARIES}
+
+# What only drivers and binaries may know, and what only binaries may know.
+ENVIRONMENTS = {"gym", "gymnasium", "tf_agents.environments", "tf_agents.drivers"}
+COMMAND_LINE = {"absl.app", "absl.flags", "argparse", "tqdm", "matplotlib"}
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    """Yields (module name, file) of everything that is installed."""
+    for package, folder in FOLDERS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            yield ".".join([package, *(part for part in parts if part != "__init__")]), path
+
+
+def imports(module: str, source: str, is_package: bool = False) -> set[str]:
+    """Returns the dotted names that a module imports, `from a import b` as a.b, wherever the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")
+            parents = parents[: len(parents) - node.level + is_package] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def is_inside(name: str, packages: set[str]) -> bool:
+    """Says whether a dotted name is one of the packages or lies in one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def allowed_own_imports(module: str) -> set[str]:
+    """Returns the parts of ppo_agent that a module may import."""
+    if module in PURE_MODULES:
+        return PURE_MODULES
+    for package in ("ppo_agent.networks", "ppo_agent.drivers"):
+        if is_inside(module, {package}):
+            return PURE_MODULES | {package}
+    return {"ppo_agent"}
+
+
+def forbidden_imports(module: str) -> set[str]:
+    """Returns what a module must not import."""
+    if module in BINARY_MODULES:
+        return set()
+    if is_inside(module, {"ppo_agent.drivers"}):
+        return COMMAND_LINE | BINARY_MODULES
+    return COMMAND_LINE | BINARY_MODULES | ENVIRONMENTS | {"ppo_agent.drivers"}
+
+
+def wrong_imports(module: str, source: str, is_package: bool = False) -> set[str]:
+    """Returns the imports of a module that go against the direction."""
+    found = imports(module, source, is_package)
+    foreign = {name for name in found if is_inside(name, {"ppo_agent"})}
+    foreign -= {name for name in foreign if is_inside(name, allowed_own_imports(module))}
+    return foreign | {name for name in found if is_inside(name, forbidden_imports(module))}
+
+
+@pytest.mark.parametrize(("module", "path"), list(sources()), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_go_one_way(module: str, path: Path) -> None:
+    assert not wrong_imports(module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py")
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_formulas_write_no_summaries_and_print_nothing(name: str) -> None:
+    tree = ast.parse((ROOT / "ppo_agent" / f"{name}.py").read_text(encoding="utf-8"))
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not {"summary", "print"} & (attributes | names)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ppo_agent.returns", "from ppo_agent.agent import PPOAgent"),
+        ("ppo_agent.losses", "from ppo_agent import summaries"),
+        ("ppo_agent.masking", "from . import policy"),
+        ("ppo_agent.agent", "def f():\n    import gymnasium.spaces"),
+        ("ppo_agent.agent", "from tf_agents.environments import suite_gym"),
+        ("ppo_agent.agent", "from ppo_agent.drivers import UniformReplayBuffer"),
+        ("ppo_agent.policy", "from ppo_agent.train import cli"),
+        ("ppo_agent.config", "from absl import flags"),
+        ("ppo_agent.networks.heads", "from ppo_agent import PPOAgent"),
+        ("ppo_agent.networks.heads", "from ..policy import PPOPolicy"),
+        ("ppo_agent.networks.heads", "import ppo_agent.drivers.spaces"),
+        ("ppo_agent.drivers.spaces", "import ppo_agent.agent"),
+        ("ppo_agent.drivers.spaces", "from ppo_agent.networks import ActorNetwork"),
+    ],
+)
+def test_the_check_sees_wrong_imports(module: str, source: str) -> None:
+    assert len(wrong_imports(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ppo_agent.returns", "import tensorflow as tf\nfrom ppo_agent import masking"),
+        ("ppo_agent.agent", "from ppo_agent import losses\nfrom tf_agents.agents import tf_agent"),
+        ("ppo_agent.networks.heads", "from .encoders import Encoder\nfrom ppo_agent import distributions"),
+        ("ppo_agent.drivers.spaces", "import gymnasium\nfrom tf_agents.environments import tf_environment"),
+        ("ppo_agent.train", "from absl import flags\nfrom ppo_agent import presets, drivers, PPOClipAgent"),
+    ],
+)
+def test_the_check_lets_right_imports_pass(module: str, source: str) -> None:
+    assert not wrong_imports(module, source)
