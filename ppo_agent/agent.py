@@ -293,7 +293,8 @@ class PPOAgent(PPOObjective, TFAgent):
         if not self._is_distributed():
             optimizers.create_slots(self._optimizer, self._trained_variables())
         loss_info = self._call_update(trajectory, weights)
-        if tf.summary.should_record_summaries():
+        # In a graph the answer is a tensor; the summary operations ask it themselves.
+        if not tf.executing_eagerly() or tf.summary.should_record_summaries():
             self._write_summaries()
         return loss_info
 
