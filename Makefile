@@ -1,14 +1,19 @@
-# make train, make test, make lint, make install; see README.md.
-#   STACK=tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)
-#   VENV=DIR, PYTHON=INTERPRETER, ARGS='...' (for ppo-train and pytest)
+# make train, make test, make lint: see README.md. All of them set up a virtual environment first, once.
+#   STACK   tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)
+#   VENV    the folder of the virtual environment
+#   PYTHON  the interpreter it is made with; without it the first suitable one on PATH
+#   ARGS    more arguments for ppo-train, for pytest, or for `uv pip compile`
 STACK ?= tf221
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+
 BIN = $(VENV)/bin
 UV_VERSION = 0.13.8
+SHELL = bash
+.SHELLFLAGS = -euo pipefail -c
 
-.PHONY: train test test-slow lint install lock clean
+.PHONY: train test test-slow lint format install lock clean
 
 train: install
 	"$(BIN)/ppo-train" $(ARGS)
@@ -23,18 +28,24 @@ test-slow: install
 lint: install
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
-	rm -rf build
+	@test -x "$(BIN)/mypy" || { echo "lint: STACK=$(STACK) has no mypy, expected STACK=tf221" >&2; exit 1; }
+	rm -rf build/lib build/site
 	"$(BIN)/python" -m pip install -qq --no-deps --no-build-isolation --target build/site .
-	MYPYPATH=build/site "$(BIN)/mypy" build/site/ppo_agent examples
+	MYPYPATH=build/site "$(BIN)/mypy" build/site/ppo_agent examples \
+	  | sed -E 's#^build/site/##; s#^ppo_agent/(networks|drivers)/#\1/#'
 
-# Does nothing if VENV was made from the same lock file, setup.py and interpreter version.
+format: install
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+# Does nothing if VENV was made from the same lock file, setup.py and version of Python.
 install:
 	@requirements/install.sh "$(STACK)" "$(VENV)" "$(PYTHON)"
 
 # Versions stay as they are where requirements/*.in allow it; ARGS=--upgrade takes the newest.
 lock:
 	test -x build/uv/bin/uv || python3 -m venv build/uv
-	build/uv/bin/pip install --quiet uv==$(UV_VERSION)
+	build/uv/bin/python -m pip install -qq uv==$(UV_VERSION)
 	requirements/lock.sh "$(CURDIR)/build/uv/bin/uv" $(ARGS)
 
 clean:
