@@ -143,6 +143,8 @@ def flatten_time(batch: TrainingBatch) -> TrainingBatch:
 def pad_rows(batch: TrainingBatch, axis: int, size: Tensor) -> TrainingBatch:
     """Appends rows that do not count, so that a compiled update sees few different shapes.
 
+    They are copies of the last row: zeros would be no valid parameters of a distribution.
+
     Args:
         batch: tensors [B, T, ...].
         axis: 0 to append sequences, 1 to append time steps.
@@ -151,9 +153,8 @@ def pad_rows(batch: TrainingBatch, axis: int, size: Tensor) -> TrainingBatch:
     Returns:
         The longer batch, with a mask that is False in what was added.
     """
-
-    def pad(tensor: tf.Tensor) -> tf.Tensor:
-        paddings = [[0, size - tf.shape(tensor)[i] if i == axis else 0] for i in range(tensor.shape.rank)]
-        return tf.pad(tensor, paddings)
-
-    return tf.nest.map_structure(pad, batch)
+    present = tf.shape(batch.mask)[axis]
+    rows = tf.minimum(tf.range(size), present - 1)
+    longer = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows, axis=axis), batch)
+    counts = tf.expand_dims(tf.range(size) < present, 1 - axis)
+    return longer._replace(mask=longer.mask & counts)
