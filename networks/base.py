@@ -37,6 +37,8 @@ class ObservationNetwork(network.Network):
             encoders.check_fits(input_tensor_spec, self.input_tensor_spec)
         return super().create_variables(**kwargs)
 
+    # AutoGraph would spend seconds on translating Keras' and TF-Agents' code, where nothing needs it.
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Casts numbers to float32 and calls the network; see `call`."""
         return super().__call__(encoders.cast_to_spec(inputs, self.input_tensor_spec), *args, **kwargs)

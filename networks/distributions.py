@@ -52,8 +52,5 @@ class OffsetCategorical(tfp.distributions.Categorical):
     def _cdf(self, k: tf.Tensor) -> tf.Tensor:
         return super()._cdf(k - self._shift())
 
-    def _mean(self) -> tf.Tensor:
-        return super()._mean() + tf.cast(self._shift(), self.logits.dtype)
-
     def _mode(self) -> tf.Tensor:
         return super()._mode() + self._shift()

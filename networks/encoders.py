@@ -27,14 +27,16 @@ def num_categories(spec: tf.TypeSpec) -> int | None:
 
 
 def network_input_spec(observation_spec: Any) -> Any:
-    """The spec of what a network computes with: float32 for numbers, the given dtype for categories."""
+    """The spec of what a network computes with: float32 for numbers, int32 for categories."""
 
     def leaf(spec: tf.TypeSpec) -> tf.TypeSpec:
-        if spec.dtype in (tf.string, tf.resource, tf.variant):
+        if not (spec.dtype.is_floating or spec.dtype.is_integer or spec.dtype.is_bool):
             raise ValueError(f"observation_spec: {spec.name or 'a leaf'} has dtype {spec.dtype.name}, expected numbers.")
         if not spec.shape.is_fully_defined():
             raise ValueError(f"observation_spec: shape {spec.shape} of {spec.name or 'a leaf'} must be fully defined.")
-        return spec if num_categories(spec) else tf.TensorSpec(spec.shape, tf.float32, spec.name)
+        if num_categories(spec):
+            return tensor_spec.BoundedTensorSpec([], tf.int32, int(spec.minimum), int(spec.maximum), spec.name)
+        return tf.TensorSpec(spec.shape, tf.float32, spec.name)
 
     return tf.nest.map_structure(leaf, tensor_spec.from_spec(observation_spec))
 
@@ -55,17 +57,15 @@ def check_fits(observation_spec: Any, input_spec: Any) -> None:
 
 
 def cast_to_spec(observation: Any, input_spec: Any) -> Any:
-    """Casts the numbers of an observation to float32; categories stay as they are.
+    """Casts the numbers of an observation to float32, the categories to int32.
 
     Raises:
         ValueError: if a category is no integer.
     """
 
     def leaf(value: Any, spec: tf.TypeSpec) -> Any:
-        if spec.dtype == tf.float32:
-            return tf.cast(value, tf.float32)
         _check_category(value.dtype, spec)
-        return value
+        return tf.cast(value, spec.dtype)
 
     return tf.nest.map_structure(leaf, observation, input_spec)
 
