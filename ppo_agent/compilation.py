@@ -66,7 +66,7 @@ class UpdateCompiler:
         return self._functions[key](trajectory, weights, capacity)
 
 
-def padded_capacity(size: int, smallest: int = 1024, factor: int = 4) -> int:
+def padded_capacity(size: int, smallest: int = 4096, factor: int = 4) -> int:
     """The smallest of few capacities that holds `size`: `smallest` times a power of `factor`."""
     capacity = smallest
     while capacity < size:
