@@ -21,11 +21,12 @@ LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 _TENSORFLOW_DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos", "tf-nightly")
 
 # What TensorFlow writes to standard error while it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says: absl's information
-# lines, and errors of TensorFlow 2.15 that come with every start and mean nothing.
+# lines, errors of TensorFlow 2.15 that come with every start, and the search for a GPU on a machine without a driver.
 _LOADING_NOISE = re.compile(
     rb"I\d{4} |WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
-    rb"|.* Unable to register cu(DNN|FFT|BLAS) factory: "
+    rb"|.* Unable to register cu(DNN|FFT|BLAS) factory: |E\d{4} .* failed call to cuInit: "
 )
+_NVIDIA_DRIVERS = ("/proc/driver/nvidia", "/dev/dxg")  # Linux; Windows' subsystem for Linux
 
 
 def prepare() -> None:
@@ -112,7 +113,10 @@ def import_tensorflow() -> None:
     """
     everything = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
     with nullcontext() if everything or "tensorflow" in sys.modules else _without_noise():
-        importlib.import_module("tensorflow")
+        tensorflow = importlib.import_module("tensorflow")
+        if not any(map(os.path.exists, _NVIDIA_DRIVERS)):
+            # The search for a GPU fails loudly where there can be none: have it over while nobody listens.
+            tensorflow.config.list_physical_devices()
 
 
 @contextmanager

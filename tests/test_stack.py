@@ -96,11 +96,13 @@ def test_only_noise_is_dropped_while_tensorflow_is_loaded(tmp_path: Path, level:
         "I0000 00:00:1795259241.792873    6769 port.cc:153] oneDNN custom operations are on.",
         "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
         "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow.",
+        "E0000 00:00:1795260636.923951   18667 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)",
         "2026-11-21 11:09:17.5: E external/cuda_dnn.cc:9261] Unable to register cuDNN factory: Attempting to",
     ]
     lines = [noise[0], "E0000 a real error", *noise[1:], "Traceback"]
     written = "".join(f"{line}\n" for line in lines).encode()
-    (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, {written!r})\n")
+    fake = f"import os, types\nos.write(2, {written!r})\nconfig = types.SimpleNamespace(list_physical_devices=list)\n"
+    (tmp_path / "tensorflow.py").write_text(fake)
     code = "from ppo_agent import _stack; _stack.import_tensorflow()"
     result = run(code, PYTHONPATH=str(tmp_path), TF_CPP_MIN_LOG_LEVEL=level)
     assert result.stderr.splitlines() == (lines if level == "0" else ["E0000 a real error", "Traceback"])
