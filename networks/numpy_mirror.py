@@ -108,25 +108,21 @@ _STD_TRANSFORMS: dict[Any, Callable[[Array], Array]] = {tf.nn.softplus: _softplu
 
 def _mirror_normal(projection: normal_projection_network.NormalProjectionNetwork) -> NumpyNormalHead | None:
     # pylint: disable=protected-access
-    mean_layer, bias_layer = projection._means_projection_layer, projection._bias
+    spec, mean_layer = projection._sample_spec, projection._means_projection_layer
     std_transform = _STD_TRANSFORMS.get(projection._std_transform)
-    mean_transform = _mean_transform(projection._mean_transform, projection._sample_spec)
-    if (
-        projection._state_dependent_std
-        or projection._scale_distribution
-        or mean_layer.activation is not tf.keras.activations.linear
-        or std_transform is None
-        or mean_transform is None
-    ):
-        return None
-    spec = projection._sample_spec
-    return NumpyNormalHead(
-        NumpyDense(mean_layer),
-        lambda: std_transform(bias_layer.bias.numpy()),
-        tuple(spec.shape),
-        spec.dtype,
-        mean_transform,
+    mean_transform = _mean_transform(projection._mean_transform, spec)
+    plain = (
+        not projection._state_dependent_std
+        and not projection._scale_distribution
+        and mean_layer.activation is tf.keras.activations.linear
     )
+    if not plain or std_transform is None or mean_transform is None:
+        return None
+
+    def read_scale() -> Array:
+        return std_transform(projection._bias.bias.numpy())
+
+    return NumpyNormalHead(NumpyDense(mean_layer), read_scale, tuple(spec.shape), spec.dtype, mean_transform)
 
 
 def _mean_transform(transform: Any, spec: Any) -> Callable[[Array], Array] | None:

@@ -127,31 +127,33 @@ class NumpyNormalizer:
 
     def refresh(self) -> None:
         """Copies mean and variance."""
-        source = self._normalizer
         # pylint: disable=protected-access
-        self._mean = [mean.numpy().astype(np.float32) for mean in source._avg]
-        variances = [m2.numpy() / count.numpy() for m2, count in zip(source._m2, source._count, strict=True)]
-        self._inverse_std = [(1.0 / np.sqrt(v + _VARIANCE_EPSILON)).astype(np.float32) for v in variances]
-        self._scratch: list[tuple[Array, Array, Array]] = []
+        source = self._normalizer
+        self._statistics = []
+        for mean, m2, count in zip(source._avg, source._m2, source._count, strict=True):
+            scale = 1.0 / np.sqrt(m2.numpy() / count.numpy() + _VARIANCE_EPSILON)
+            # Scale and shift in the order of tf.nn.batch_normalization, to round as it does.
+            self._statistics.append((scale.astype(np.float32), (-mean.numpy() * scale).astype(np.float32)))
+        self._rows: list[tuple[Array, Array, Array]] = []
         self._batch_size = -1
 
     def __call__(self, leaves: list[Array]) -> list[Array]:
         """Returns clip((x - mean) / std, -5, 5) as float32, valid until the next call."""
         if len(leaves[0]) != self._batch_size:
             self._allocate(leaves)
-        for x, (mean, inverse_std, out) in zip(leaves, self._scratch, strict=True):
-            np.subtract(x, mean, out=out, casting="same_kind")
-            np.multiply(out, inverse_std, out=out)
+        for x, (scale, shift, out) in zip(leaves, self._rows, strict=True):
+            np.multiply(x, scale, out=out, casting="same_kind")
+            np.add(out, shift, out=out)
             np.minimum(out, _CLIP, out=out)
             np.maximum(out, -_CLIP, out=out)
-        return [out for _, _, out in self._scratch]
+        return [out for _, _, out in self._rows]
 
     def _allocate(self, leaves: list[Array]) -> None:
         """Repeats the statistics for each row, because operations on equal shapes are faster than broadcasting."""
         self._batch_size = len(leaves[0])
-        self._scratch = [
-            (_repeat(mean, x.shape), _repeat(inverse_std, x.shape), np.empty(x.shape, np.float32))
-            for x, mean, inverse_std in zip(leaves, self._mean, self._inverse_std, strict=True)
+        self._rows = [
+            (_repeat(scale, x.shape), _repeat(shift, x.shape), np.empty(x.shape, np.float32))
+            for x, (scale, shift) in zip(leaves, self._statistics, strict=True)
         ]
 
 
