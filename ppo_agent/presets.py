@@ -1,0 +1,193 @@
+"""Settings that are known to train an environment well, each with its source, and general ones for all others.
+
+A preset is found by the environment's name without namespace and version: `CartPole-v1` and `CartPole-v0` share one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+AUTO, NONE = "auto", "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Tuned settings.
+
+    Attributes:
+        source: where they come from.
+        settings: values by name, see `ppo_agent.training.settings.Settings`.
+    """
+
+    source: str
+    settings: Mapping[str, Any]
+
+
+_RL_ZOO = "rl-baselines3-zoo, hyperparams/ppo.yml"
+_TF_AGENTS = "TF-Agents' own MuJoCo runs (tf_agents/examples/ppo/schulman17)"
+_RAW = {"normalize_observations": False, "normalize_rewards": False}
+_NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+
+
+def _mujoco(**settings: Any) -> Preset:
+    return Preset(_TF_AGENTS, {**_MUJOCO, **settings})
+
+
+# Schulman et al., 2017, table 3, as TF-Agents runs it.
+_MUJOCO = {
+    "num_environments": 1,
+    "total_environment_steps": 1_000_000,
+    "collect_steps_per_iteration": 2048,
+    "minibatch_size": 64,
+    "num_epochs": 10,
+    "learning_rate": 3e-4,
+    "learning_rate_schedule": "linear",
+    "discount_factor": 0.99,
+    "lambda_value": 0.95,
+    "importance_ratio_clipping": 0.2,
+    "gradient_clipping": 0.5,
+    **_NORMALIZED,
+}
+
+_LUNAR_LANDER = {
+    "num_environments": 16,
+    "total_environment_steps": 1_000_000,
+    "collect_steps_per_iteration": 1024,
+    "minibatch_size": 64,
+    "num_epochs": 4,
+    "discount_factor": 0.999,
+    "lambda_value": 0.98,
+    "entropy_regularization": 0.01,
+    **_RAW,
+}
+
+PRESETS: dict[str, Preset] = {
+    "CartPole": Preset(
+        f"{_RL_ZOO} (gamma, lambda, learning rate and its schedule), with whole episodes and smaller minibatches",
+        {
+            "num_environments": 8,
+            "total_environment_steps": 100_000,
+            "collect_episodes_per_iteration": 8,
+            "minibatch_size": 64,
+            "num_epochs": 10,
+            "learning_rate": 1e-3,
+            "learning_rate_schedule": "linear",
+            "discount_factor": 0.98,
+            "lambda_value": 0.8,
+            **_RAW,
+        },
+    ),
+    "Pendulum": Preset(
+        f"{_RL_ZOO}, without its state-dependent exploration and with more steps instead; every episode has 200 steps",
+        {
+            "num_environments": 4,
+            "total_environment_steps": 300_000,
+            "collect_episodes_per_iteration": 20,
+            "minibatch_size": 64,
+            "num_epochs": 10,
+            "learning_rate": 1e-3,
+            "discount_factor": 0.9,
+            "lambda_value": 0.95,
+            **_RAW,
+        },
+    ),
+    "MountainCar": Preset(
+        _RL_ZOO,
+        {
+            "num_environments": 16,
+            "total_environment_steps": 1_000_000,
+            "collect_steps_per_iteration": 16,
+            "minibatch_size": 64,
+            "num_epochs": 4,
+            "discount_factor": 0.99,
+            "lambda_value": 0.98,
+            **_NORMALIZED,
+        },
+    ),
+    "Acrobot": Preset(
+        _RL_ZOO,
+        {
+            "num_environments": 16,
+            "total_environment_steps": 1_000_000,
+            "collect_steps_per_iteration": 256,
+            "minibatch_size": 64,
+            "num_epochs": 4,
+            "discount_factor": 0.99,
+            "lambda_value": 0.94,
+            **_NORMALIZED,
+        },
+    ),
+    "LunarLander": Preset(_RL_ZOO, _LUNAR_LANDER),
+    "LunarLanderContinuous": Preset(_RL_ZOO, _LUNAR_LANDER),
+    "BipedalWalker": Preset(
+        _RL_ZOO,
+        {
+            "num_environments": 32,
+            "total_environment_steps": 5_000_000,
+            "collect_steps_per_iteration": 2048,
+            "minibatch_size": 64,
+            "num_epochs": 10,
+            "discount_factor": 0.999,
+            "lambda_value": 0.95,
+            "importance_ratio_clipping": 0.18,
+            **_NORMALIZED,
+        },
+    ),
+    "HalfCheetah": _mujoco(),
+    "Hopper": _mujoco(),
+    "Walker2d": _mujoco(),
+    "Ant": _mujoco(),
+    "Reacher": _mujoco(),
+    "InvertedPendulum": _mujoco(),
+    "InvertedDoublePendulum": _mujoco(),
+    # The zoo's discount is what lets Swimmer leave its local optimum.
+    "Swimmer": Preset(f"{_TF_AGENTS}; discount of {_RL_ZOO}", {**_MUJOCO, "discount_factor": 0.9999}),
+}
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless `name` is `auto`, `none` or the name of a preset or of its environment."""
+    if name in (AUTO, NONE) or find(name) is not None:
+        return
+    close = difflib.get_close_matches(family(name), PRESETS, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(f"preset is {name!r}, expected {AUTO}, {NONE} or one of {', '.join(PRESETS)}{hint}.")
+
+
+def family(env_name: str) -> str:
+    """`module:namespace/Name-v1` -> `Name`."""
+    return re.sub(r"-v\d+$", "", env_name.rsplit(":", 1)[-1].rsplit("/", 1)[-1])
+
+
+def find(env_name: str) -> Preset | None:
+    """The preset of an environment or of that name, None if there is none."""
+    return PRESETS.get(family(env_name))
+
+
+def general(*, continuous_actions: bool, numeric_observations: bool) -> Preset:
+    """Settings for an environment that nothing is known of.
+
+    Args:
+        continuous_actions: whether an action has a floating-point part.
+        numeric_observations: whether all observations are floating-point numbers, which can be normalised.
+
+    Returns:
+        Those of `_MUJOCO` for continuous actions; else several environments and short rollouts, which suit most
+        discrete tasks.
+    """
+    normalized = {"normalize_observations": numeric_observations, "normalize_rewards": True}
+    if continuous_actions:
+        return Preset(f"general, continuous actions: {_TF_AGENTS}", {**_MUJOCO, **normalized})
+    discrete = {
+        "num_environments": 8,
+        "total_environment_steps": 500_000,
+        "collect_steps_per_iteration": 256,
+        "minibatch_size": 64,
+        "num_epochs": 4,
+        "entropy_regularization": 0.01,
+    }
+    return Preset("general, discrete actions", {**discrete, **normalized})

@@ -1,0 +1,108 @@
+"""Trains a policy with PPO in a gymnasium environment.
+
+    ppo-train --env_name=CartPole-v1
+
+Writes the trained policy, metrics, events, checkpoints and a learning curve into --root_dir, see the README. Known
+environments are trained with tuned settings, their preset; flags on the command line beat those. The defaults that
+the flags' help shows apply where a preset says nothing, or with --preset=none.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from ppo_agent import _stack, presets
+from ppo_agent.training import clock as _clock  # noqa: F401 - Looks at the clock when it is imported.
+from ppo_agent.training import settings
+from ppo_agent.training.command_line import FlagError, define_common_flags, mistakes_are_flag_errors, run
+from ppo_agent.training.progress import is_terminal
+from ppo_agent.training.run_directory import RunDirectory, default_root_dir
+
+_PROGRAM = "ppo-train"
+_LARGEST_SEED = 2**31 - 1
+
+
+def cli() -> None:
+    """Runs the program and exits with its status."""
+    sys.exit(main())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        argv: command line with the program's name first; None for that of the process.
+
+    Returns:
+        The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 128 + n ended by signal n.
+    """
+    flag_values = define_flags()
+    return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
+
+
+def define_flags() -> flags.FlagValues:
+    """The program's flags, apart from those of other programs in this process."""
+    values = flags.FlagValues()
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_string("env_name", "CartPole-v1", "Whatever gymnasium.make takes, module:Name-v0 included.", **own)
+    flags.DEFINE_string("root_dir", "", "Folder to write into; empty: runs/ENV/TIME.", **own)
+    flags.DEFINE_string("preset", presets.AUTO, "auto: of the environment, or general ones; none; or a name.", **own)
+    flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
+    settings.define_flags(values)
+    flags.DEFINE_bool("recurrent", False, "LSTM networks.", **own)
+    flags.DEFINE_integer("eval_interval", 0, "Iterations between evaluations; 0: only at the end.", lower_bound=0, **own)
+    flags.DEFINE_integer("num_eval_episodes", 20, "Episodes of an evaluation.", lower_bound=1, **own)
+    flags.DEFINE_integer(
+        "checkpoint_interval", 20, "Iterations between checkpoints; 0: only at the end.", lower_bound=0, **own
+    )
+    flags.DEFINE_bool("resume", False, "Go on with the run in root_dir.", **own)
+    flags.DEFINE_bool("progress", True, "Show a progress bar; unless given, only on a terminal.", **own)
+    define_common_flags(values)
+    return values
+
+
+def _main(flag_values: flags.FlagValues) -> int:
+    given = settings.given_flags(flag_values)
+    with mistakes_are_flag_errors():
+        presets.check_name(flag_values["preset"].value)
+        settings.check_given(given)
+    directory = _directory(flag_values)
+    _stack.import_tensorflow()
+    # Imported here: a wrong flag should not wait for TensorFlow.
+    from ppo_agent.training import session
+
+    request = session.Request(
+        **{name: flag_values[name].value for name in ("env_name", "preset", "seed", "eval_interval", "resume")},
+        num_eval_episodes=flag_values["num_eval_episodes"].value,
+        checkpoint_interval=flag_values["checkpoint_interval"].value,
+        given=given,
+        progress=flag_values["progress"].value and (flag_values["progress"].present > 0 or is_terminal()),
+    )
+    if request.resume:
+        names = {name for name in flag_values if flag_values[name].present}
+        request = session.resumed_request(request, directory, names)
+    return session.train(request, directory)
+
+
+def _directory(flag_values: flags.FlagValues) -> RunDirectory:
+    """The folder to write into.
+
+    Raises:
+        FlagError: it cannot be used, or there are no recurrent networks.
+    """
+    root_dir, resume = flag_values["root_dir"].value, flag_values["resume"].value
+    if flag_values["recurrent"].value:
+        raise FlagError("recurrent is true, expected false: this version has no LSTM networks for training yet.")
+    if resume and not root_dir:
+        raise FlagError("root_dir is empty, expected the folder of the run to resume.")
+    directory = RunDirectory(root_dir or default_root_dir(flag_values["env_name"].value))
+    directory.check(resume)
+    return directory
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,1 @@
+"""What `ppo-train` and `ppo-eval` are made of; nothing but the binaries and examples imports it."""

@@ -1,0 +1,101 @@
+"""Collects the experience of one iteration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.trajectories import Trajectory
+
+from ppo_agent.drivers import (
+    DynamicEpisodeDriver,
+    DynamicStepDriver,
+    EpisodeStatistics,
+    GymnasiumEnvironment,
+    UniformReplayBuffer,
+)
+from ppo_agent.training.settings import Settings
+
+# Episodes that do not end are trained on in parts of this many environment steps.
+MOST_STEPS = 2**16
+
+
+class Collector:
+    """Steps the environments with the collect policy, from where the last iteration left them.
+
+    Nothing is thrown away: every step is trained on once, and an episode that is under way at the end of an iteration
+    goes on in the next one.
+
+    Attributes:
+        last_steps: environment steps of the last iteration, 0 before the first.
+    """
+
+    def __init__(
+        self,
+        env: GymnasiumEnvironment,
+        agent: tf_agent.TFAgent,
+        settings: Settings,
+        statistics: EpisodeStatistics,
+    ) -> None:
+        """Creates driver and replay buffer."""
+        self._env, self._settings, self._statistics = env, settings, statistics
+        self._most_steps = max(MOST_STEPS // env.batch_size, settings.collect_steps_per_iteration or 1)
+        # Boundary rows and the bootstrap row need room too.
+        self._buffer = UniformReplayBuffer(agent.collect_data_spec, env.batch_size, 2 * self._most_steps + 2)
+        arguments = (env, agent.collect_policy, [self._buffer.add_batch, statistics])
+        self._driver: Any
+        if settings.collect_steps_per_iteration is None:
+            episodes = settings.collect_episodes_per_iteration
+            self._driver = DynamicEpisodeDriver(*arguments, num_episodes=episodes, bootstrap_row=True)
+        else:
+            self._driver = DynamicStepDriver(*arguments, num_steps=settings.steps_per_iteration, bootstrap_row=True)
+        self._time_step: Any = None
+        self.last_steps = 0
+
+    def collect(self, budget: int) -> Trajectory | None:
+        """Collects an iteration, with at least as many rows as a minibatch.
+
+        Args:
+            budget: most environment steps to take.
+
+        Returns:
+            Experience [B, T, ...] whose last row holds the final observation; None if the budget is too small.
+        """
+        if not self._is_worthwhile(budget):
+            return None
+        start = self._statistics.num_environment_steps
+        parts: list[Trajectory] = []
+        while self._num_rows(parts) < self._settings.minibatch_size:
+            left = budget - (self._statistics.num_environment_steps - start)
+            steps = min(left // self._env.batch_size, self._most_steps)
+            if steps < 1:
+                return None
+            parts.append(self._run(steps))
+        self.last_steps = self._statistics.num_environment_steps - start
+        return _join(parts)
+
+    def _is_worthwhile(self, budget: int) -> bool:
+        """Whether the last steps of a run can be trained on: a small batch would do more harm than good."""
+        if self._settings.steps_per_iteration is None:
+            return budget >= self.last_steps / 2
+        return budget >= self._settings.steps_per_iteration or self.last_steps == 0
+
+    def _num_rows(self, parts: list[Trajectory]) -> int:
+        return self._env.batch_size * sum(part.step_type.shape[1] - 1 for part in parts)
+
+    def _run(self, most_steps: int) -> Trajectory:
+        if self._time_step is None:
+            self._time_step = self._env.reset()
+        self._time_step, _ = self._driver.run(self._time_step, maximum_iterations=most_steps)
+        experience = self._buffer.gather_all()
+        self._buffer.clear()
+        return experience
+
+
+def _join(parts: list[Trajectory]) -> Trajectory:
+    """Puts rollouts [B, T, ...] one after the other; the last row of each but the last stands in the next one too."""
+    if len(parts) == 1:
+        return parts[0]
+    cut = [tf.nest.map_structure(lambda x: x[:, :-1], part) for part in parts[:-1]]
+    return tf.nest.map_structure(lambda *x: tf.concat(x, axis=1), *cut, parts[-1])

@@ -1,0 +1,114 @@
+"""Runs a program: flags, exit statuses, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import flags
+
+OK, RUN_TIME_ERROR, WRONG_FLAG = 0, 1, 2
+
+
+class FlagError(ValueError):
+    """A flag has a value that cannot be used; the message names it, what was found and what was expected."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run.
+
+    Attributes:
+        signal_number: which one.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"signal {signal_number}")
+        self.signal_number = signal_number
+
+
+@contextlib.contextmanager
+def mistakes_are_flag_errors() -> Iterator[None]:
+    """Turns the ValueErrors and TypeErrors of a program's preparations, which all come from flags, into FlagErrors."""
+    try:
+        yield
+    except FlagError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise FlagError(str(error)) from error
+
+
+def define_common_flags(flag_values: flags.FlagValues) -> None:
+    """Defines --help and --traceback."""
+    flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=flag_values)
+    flags.DEFINE_bool("traceback", False, "Show where in the program an error came up.", flag_values=flag_values)
+
+
+def run(
+    program: str,
+    description: str,
+    flag_values: flags.FlagValues,
+    main: Callable[[], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the flags and calls `main`.
+
+    Args:
+        program: name of the program.
+        description: what --help says before the flags.
+        flag_values: holds the program's flags.
+        main: returns an exit status.
+        argv: command line with the program's name first; None for that of the process.
+
+    Returns:
+        The exit status: that of `main`; 1 for an error at run time and 2 for a wrong flag, each told in one line on
+        standard error; 128 + n for a run ended by signal n.
+    """
+    try:
+        return _parse_and_call(description, flag_values, main, sys.argv if argv is None else argv)
+    except (flags.Error, FlagError) as error:
+        return _fail(program, flag_values, error, WRONG_FLAG, f"{_one_line(str(error))} (--help lists the flags)")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"{program}: interrupted.\n")
+        return 128 + getattr(error, "signal_number", 2)
+    except Exception as error:  # noqa: BLE001
+        # Whatever it is, a user gets a line with the cause.
+        return _fail(program, flag_values, error, RUN_TIME_ERROR, _cause(error))
+
+
+def say(text: str) -> None:
+    """Writes a line to standard output at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _parse_and_call(
+    description: str, flag_values: flags.FlagValues, main: Callable[[], int], argv: Sequence[str]
+) -> int:
+    rest = flag_values(list(argv))[1:]
+    if flag_values["help"].value:
+        say(f"{description.strip()}\n\nflags:\n{flag_values.get_help()}")
+        return OK
+    if rest:
+        raise FlagError(f"found the argument {rest[0]!r}, expected flags only")
+    return main()
+
+
+def _fail(program: str, flag_values: flags.FlagValues, error: Exception, status: int, text: str) -> int:
+    if flag_values.is_parsed() and flag_values["traceback"].value:
+        traceback.print_exception(error)
+    sys.stderr.write(f"{program}: {text}\n")
+    return status
+
+
+def _cause(error: Exception) -> str:
+    text = _one_line(str(error))
+    if isinstance(error, (ValueError, OSError)) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _one_line(text: str, longest: int = 500) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[:longest]}..."

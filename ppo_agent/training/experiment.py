@@ -1,0 +1,120 @@
+"""Builds what a run consists of, from its settings."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+
+from ppo_agent import PPOClipAgent, PPOKLPenaltyAgent, presets
+from ppo_agent.drivers import EpisodeStatistics, GymnasiumEnvironment
+from ppo_agent.networks import ActorNetwork, ValueNetwork
+from ppo_agent.training.collection import Collector
+from ppo_agent.training.schedules import Schedule, make_schedule
+from ppo_agent.training.settings import Settings
+
+ADAM_EPSILON = 1e-5
+# Added to a run's seed, so that it is evaluated in other episodes than those that it was trained in.
+EVALUATION_SEED_OFFSET = 1_000_003
+
+
+class Experiment(NamedTuple):
+    """The parts of a run."""
+
+    env: GymnasiumEnvironment
+    agent: tf_agent.TFAgent
+    optimizer: Any
+    learning_rate: Schedule
+    statistics: EpisodeStatistics
+    collector: Collector
+
+
+def build(env_name: str, settings: Settings, seed: int) -> Experiment:
+    """Makes environments, networks, agent and collector.
+
+    Args:
+        env_name: a gymnasium id.
+        settings: hyper-parameters.
+        seed: of everything that is random.
+
+    Raises:
+        TypeError: the environment or a setting is of no use for PPO.
+        ValueError: likewise.
+    """
+    seed_everything(seed)
+    env = GymnasiumEnvironment(env_name, num_environments=settings.num_environments, seed=seed)
+    optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
+    agent = make_agent(env, settings, optimizer)
+    statistics = EpisodeStatistics()
+    collector = Collector(env, agent, settings, statistics)
+    schedule = make_schedule(settings.learning_rate_schedule, settings.learning_rate)
+    return Experiment(env, agent, optimizer, schedule, statistics, collector)
+
+
+def make_agent(env: GymnasiumEnvironment, settings: Settings, optimizer: Any) -> tf_agent.TFAgent:
+    """The agent that the settings describe, for an environment's specs."""
+    time_step_spec, action_spec = env.time_step_spec(), env.action_spec()
+    actor_net = ActorNetwork(
+        time_step_spec.observation,
+        action_spec,
+        settings.actor_fc_layers,
+        settings.activation,
+        initial_log_std=settings.initial_log_std,
+    )
+    value_net = ValueNetwork(time_step_spec.observation, settings.value_fc_layers, settings.activation)
+    common = {
+        "actor_net": actor_net,
+        "value_net": value_net,
+        "optimizer": optimizer,
+        "num_epochs": settings.num_epochs,
+        "minibatch_size": settings.minibatch_size,
+        "use_gae": True,
+        "use_td_lambda_return": True,
+        "lambda_value": settings.lambda_value,
+        "discount_factor": settings.discount_factor,
+        "entropy_regularization": settings.entropy_regularization,
+        "value_pred_loss_coef": settings.value_pred_loss_coef,
+        "gradient_clipping": settings.gradient_clipping,
+        "normalize_observations": settings.normalize_observations,
+        "normalize_rewards": settings.normalize_rewards,
+        "reward_norm_clipping": 10.0,
+        "train_step_counter": tf.Variable(0, dtype=tf.int64, name="train_step"),
+    }
+    if settings.agent == "kl_penalty":
+        agent = PPOKLPenaltyAgent(
+            time_step_spec,
+            action_spec,
+            initial_adaptive_kl_beta=1.0,
+            adaptive_kl_target=0.01,
+            adaptive_kl_tolerance=0.3,
+            **common,
+        )
+    else:
+        clipping = settings.importance_ratio_clipping
+        agent = PPOClipAgent(time_step_spec, action_spec, importance_ratio_clipping=clipping, **common)
+    agent.initialize()
+    return agent
+
+
+def general_preset(env_name: str) -> presets.Preset:
+    """Settings for an environment without a preset, chosen from its spaces.
+
+    Raises:
+        ValueError: there is no such environment, or it is of no use for PPO.
+    """
+    with GymnasiumEnvironment(env_name) as env:
+        actions, observations = tf.nest.flatten(env.action_spec()), tf.nest.flatten(env.observation_spec())
+    return presets.general(
+        continuous_actions=any(spec.dtype.is_floating for spec in actions),
+        numeric_observations=all(spec.dtype.is_floating for spec in observations),
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python's, NumPy's and TensorFlow's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - environments written for it use the global generator.
+    tf.random.set_seed(seed)

@@ -1,0 +1,164 @@
+"""The hyper-parameters of a training run, in one dataclass from which the command-line flags are made too."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+# A run collects either by episodes or by steps: of each pair, setting one unsets the other.
+COLLECTION = ("collect_episodes_per_iteration", "collect_steps_per_iteration")
+ACTIVATIONS = ("tanh", "relu", "elu", "swish")
+SCHEDULES = ("constant", "linear")
+
+
+def _setting(default: Any, help_text: str, **limits: Any) -> Any:
+    """A field; `limits` are `lower_bound` and `upper_bound` of a number, or `choices` of a string."""
+    return dataclasses.field(default=default, metadata={"help": help_text, "limits": limits})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a preset or a flag can set.
+
+    Every field is a flag of `ppo-train`; the flag's help describes it.
+    """
+
+    agent: str = _setting("clip", "clipped surrogate objective or adaptive KL penalty", choices=("clip", "kl_penalty"))
+    num_environments: int = _setting(8, "copies of the environment, stepped together", lower_bound=1)
+    total_environment_steps: int = _setting(100_000, "environment steps to train for, at most", lower_bound=1)
+    collect_episodes_per_iteration: int | None = _setting(
+        8, "episodes per iteration, over all environments (DynamicEpisodeDriver)", lower_bound=1
+    )
+    collect_steps_per_iteration: int | None = _setting(
+        None, "steps per iteration and environment, in place of episodes (DynamicStepDriver)", lower_bound=1
+    )
+    num_epochs: int = _setting(10, "passes over the collected experience", lower_bound=1)
+    minibatch_size: int = _setting(64, "environment steps per gradient step", lower_bound=1)
+    learning_rate: float = _setting(3e-4, "of Adam; the first one of a schedule", lower_bound=0.0)
+    learning_rate_schedule: str = _setting("constant", "linear falls to 0 over the whole run", choices=SCHEDULES)
+    importance_ratio_clipping: float = _setting(0.2, "epsilon of the clipped objective; 0: none", lower_bound=0.0)
+    entropy_regularization: float = _setting(0.0, "coefficient of the entropy bonus", lower_bound=0.0)
+    value_pred_loss_coef: float = _setting(0.5, "factor of the value loss", lower_bound=0.0)
+    gradient_clipping: float = _setting(0.5, "bound of the gradients' global norm; 0: none", lower_bound=0.0)
+    discount_factor: float = _setting(0.99, "gamma", lower_bound=0.0, upper_bound=1.0)
+    lambda_value: float = _setting(
+        0.95, "lambda of generalized advantage estimation", lower_bound=0.0, upper_bound=1.0
+    )
+    normalize_observations: bool = _setting(True, "by their running mean and standard deviation")
+    normalize_rewards: bool = _setting(True, "by their running standard deviation")
+    actor_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the policy's hidden layers, as in 64,64")
+    value_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the value function's hidden layers, as in 64,64")
+    activation: str = _setting("tanh", "of the hidden layers", choices=ACTIVATIONS)
+    initial_log_std: float = _setting(0.0, "log of the first standard deviation of continuous actions")
+
+    def __post_init__(self) -> None:
+        """Turns lists, as JSON gives them, into tuples."""
+        for name in ("actor_fc_layers", "value_fc_layers"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def steps_per_iteration(self) -> int | None:
+        """Environment steps of an iteration over all environments; None when it is made of whole episodes."""
+        if self.collect_steps_per_iteration is None:
+            return None
+        return self.collect_steps_per_iteration * self.num_environments
+
+
+def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+    """The settings of a run: what was given beats the preset, which beats the defaults.
+
+    Args:
+        preset: values by field name.
+        given: values from the command line.
+
+    Returns:
+        The settings. A minibatch size that was not given is cut down to what an iteration can hold.
+
+    Raises:
+        ValueError: what was given contradicts itself.
+    """
+    check_given(given)
+    values: dict[str, Any] = {}
+    for layer in (preset, given):
+        for name, other in (COLLECTION, COLLECTION[::-1]):
+            if layer.get(name) is not None:
+                values[other] = None
+        values.update(layer)
+    settings = Settings(**values)
+    return _fit_minibatch(settings, is_given="minibatch_size" in given)
+
+
+def _fit_minibatch(settings: Settings, is_given: bool) -> Settings:
+    """Sees to it that the first iteration fills a minibatch."""
+    steps = min(settings.total_environment_steps, settings.steps_per_iteration or settings.total_environment_steps)
+    most = steps - steps % settings.num_environments
+    if most < 1:
+        raise ValueError(
+            f"total_environment_steps is {settings.total_environment_steps}, expected at least num_environments, "
+            f"{settings.num_environments}."
+        )
+    if settings.minibatch_size <= most:
+        return settings
+    if is_given:
+        raise ValueError(f"minibatch_size is {settings.minibatch_size}, expected at most {most}, the steps collected.")
+    return dataclasses.replace(settings, minibatch_size=most)
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Raises ValueError if values given on the command line contradict one another."""
+    if all(given.get(name) is not None for name in COLLECTION):
+        raise ValueError(f"{COLLECTION[0]} and {COLLECTION[1]} are both given, expected one of them.")
+    if given.get("agent") == "kl_penalty" and "importance_ratio_clipping" in given:
+        raise ValueError("importance_ratio_clipping is given with agent kl_penalty, expected it with agent clip only.")
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines a flag for every field."""
+    for field in dataclasses.fields(Settings):
+        text, limits = f"{field.metadata['help']}.", field.metadata["limits"]
+        if "choices" in limits:
+            flags.DEFINE_enum(field.name, field.default, limits["choices"], text, flag_values=flag_values)
+        elif isinstance(field.default, bool):
+            flags.DEFINE_bool(field.name, field.default, text, flag_values=flag_values)
+        elif isinstance(field.default, tuple):
+            flags.DEFINE(_LayersParser(), field.name, field.default, text, flag_values, _LayersSerializer())
+        elif isinstance(field.default, float):
+            flags.DEFINE_float(field.name, field.default, text, flag_values=flag_values, **limits)
+        else:
+            flags.DEFINE_integer(field.name, field.default, text, flag_values=flag_values, **limits)
+
+
+def given_flags(flag_values: flags.FlagValues) -> dict[str, Any]:
+    """The values of the fields whose flags stand on the command line."""
+    names = (field.name for field in dataclasses.fields(Settings))
+    return {name: flag_values[name].value for name in names if flag_values[name].present}
+
+
+class _LayersParser(flags.ArgumentParser):
+    """Reads '64,64', and '' as no layers."""
+
+    syntactic_help = "positive numbers with commas between them"
+
+    def parse(self, argument: Any) -> tuple[int, ...]:
+        if isinstance(argument, tuple):
+            return argument
+        try:
+            units = tuple(int(part) for part in argument.split(",") if part.strip())
+        except ValueError as error:
+            raise ValueError(f"expected {self.syntactic_help}") from error
+        if any(unit < 1 for unit in units):
+            raise ValueError(f"expected {self.syntactic_help}")
+        return units
+
+    def flag_type(self) -> str:
+        return "comma separated list of integers"
+
+
+class _LayersSerializer(flags.ArgumentSerializer):
+    """Writes what `_LayersParser` reads."""
+
+    def serialize(self, value: tuple[int, ...]) -> str:
+        return ",".join(map(str, value))
