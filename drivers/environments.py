@@ -136,12 +136,13 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
     def render(self) -> np.ndarray:
         """Returns the frames of all environments, uint8 [B, height, width, 3].
 
-        Needs `env_kwargs={'render_mode': 'rgb_array'}`.
+        Raises:
+            ValueError: The environment was not made with `env_kwargs={'render_mode': 'rgb_array'}`.
         """
-        frames = self._env.render()
-        if frames is None or any(frame is None for frame in frames):
-            raise ValueError("render needs env_kwargs={'render_mode': 'rgb_array'}.")
-        return np.stack(frames)
+        mode = self._gymnasium_env.render_mode
+        if mode != "rgb_array":
+            raise ValueError(f"the environment's render_mode is {mode!r}, expected 'rgb_array' (see env_kwargs).")
+        return np.stack(self._env.render())
 
     def close(self) -> None:
         """Closes the environments and their processes; may be called again."""

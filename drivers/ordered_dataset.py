@@ -36,7 +36,7 @@ class OrderedDataset:
         self._read = read
         self._group_size = sample_batch_size
         self._num_steps = num_steps
-        self._shift = shift or num_steps or 1
+        self._shift = 1 if num_steps is None else shift or num_steps
         self._drop_remainder = drop_remainder
 
     def make(self, num_parallel_calls: int | None) -> tf.data.Dataset:

@@ -122,22 +122,26 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         size = self._batch_size
         return host_calls.call_on_host(lambda _: np.int64(len(self._rows) * size), (), tf.TensorSpec([], tf.int64))
 
-    def _add_batch(self, items: Nest) -> None:
-        """Adds one row of each environment, [B, ...]; arrays are copied."""
+    def _add_batch(self, items: Nest) -> tf.Tensor:
+        """Adds one row of each environment, [B, ...]; arrays are copied.
+
+        Returns:
+            A scalar that is there when the row is, for TF-Agents' drivers to wait for.
+        """
         self._check(items, time_dims=0)
 
-        def add(arrays: Nest) -> tuple:
+        def add(arrays: Nest) -> np.bool_:
             self._rows.append(tf.nest.map_structure(lambda x: np.array(x)[:, None], arrays))
-            return ()
+            return np.True_
 
-        host_calls.call_on_host(add, items)
+        return host_calls.call_on_host(add, items, tf.TensorSpec([], tf.bool))
 
-    def _clear(self) -> None:
-        def clear(_: tuple) -> tuple:
+    def _clear(self) -> tf.Tensor:
+        def clear(_: tuple) -> np.bool_:
             self._rows.clear()
-            return ()
+            return np.True_
 
-        host_calls.call_on_host(clear, ())
+        return host_calls.call_on_host(clear, (), tf.TensorSpec([], tf.bool))
 
     def _gather_all(self) -> Nest:
         return self._read()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,7 +110,10 @@ def _from_callable(make: Callable[[], gym.Env], num_environments: int, vectoriza
     The observations are not copied here, because the caller copies them when it casts them.
     """
     if vectorization == "async":
-        return AsyncVectorEnv([make] * num_environments, shared_memory=True, copy=False)
+        with warnings.catch_warnings():
+            # The worker processes step environments and never touch TensorFlow, so that its threads do no harm.
+            warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+            return AsyncVectorEnv([make] * num_environments, shared_memory=True, copy=False)
     first = make()
     if not isinstance(first, gym.Env):
         raise TypeError(f"the callable given as env_name returned {first!r}, expected a gymnasium.Env.")

@@ -1,0 +1,150 @@
+"""Tiny gymnasium environments and policies whose trajectories can be written down."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from tf_agents.policies import tf_policy
+from tf_agents.trajectories import policy_step
+
+
+class Counter(gym.Env):
+    """Counts steps; the reward is the number of the step plus a hundredth of the action.
+
+    The episode's length is `length`; it terminates if `terminates`, else it is truncated. The observation is
+    [step within the episode, episode].
+    """
+
+    def __init__(self, length: int = 3, terminates: bool = True, start: int = 0) -> None:
+        self.observation_space = spaces.Box(-1.0, 1e3, [2], np.float64)
+        self.action_space = spaces.Discrete(5, start=start)
+        self.length, self.terminates = length, terminates
+        self.step_index, self.episode, self.actions = 0, -1, []
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.step_index, self.episode = 0, self.episode + 1
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action), action
+        self.actions.append(action)
+        self.step_index += 1
+        ended = self.step_index >= self.length
+        reward = self.step_index + 0.01 * float(action)
+        return self._observation(), reward, ended and self.terminates, ended and not self.terminates, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self.step_index, self.episode], np.float64)
+
+
+class Noise(Counter):
+    """As Counter, but a third, random observation, and random episode lengths."""
+
+    def __init__(self, terminates: bool = True) -> None:
+        super().__init__(terminates=terminates)
+        self.observation_space = spaces.Box(-1.0, 1e3, [3], np.float64)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        gym.Env.reset(self, seed=seed)
+        self.length = int(self.np_random.integers(2, 7))
+        return super().reset(options=options)
+
+    def _observation(self) -> np.ndarray:
+        return np.append(super()._observation(), self.np_random.uniform())
+
+
+class Spaces(gym.Env):
+    """Observes and takes whatever spaces it is given; remembers the actions."""
+
+    def __init__(self, observation_space: gym.Space, action_space: gym.Space) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+        self.actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        self.actions.append(action)
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+
+class SameStepCounters(VectorEnv):
+    """Counters of different lengths with SAME_STEP autoreset, written without gymnasium's helpers.
+
+    It ignores the options of `reset`, as many such environments do.
+    """
+
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self.num_envs, self.lengths = len(lengths), np.array(lengths)
+        self.single_observation_space = spaces.Box(-1.0, 1e3, [1], np.float32)
+        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, self.num_envs)
+        self.single_action_space = spaces.Discrete(5)
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, self.num_envs)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        self.count = np.zeros([self.num_envs, 1], np.float32)
+        return self.count.copy(), {}
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        self.count += 1
+        ended = self.count[:, 0] >= self.lengths
+        final, reward = self.count.copy(), self.count[:, 0].copy()
+        self.count[ended] = 0
+        return self.count.copy(), reward, ended, np.zeros_like(ended), {"final_obs": final, "_final_obs": ended}
+
+
+class CountingPolicy(tf_policy.TFPolicy):
+    """Acts by the observation alone: action = sum(observation) modulo 5, policy info = 2 * observation."""
+
+    def __init__(self, time_step_spec: Any, action_spec: Any) -> None:
+        info_spec = {"twice": tf.TensorSpec(time_step_spec.observation.shape, tf.float32)}
+        super().__init__(time_step_spec, action_spec, info_spec=info_spec)
+
+    def _variables(self) -> list[tf.Variable]:
+        return []
+
+    def _distribution(self, time_step: Any, policy_state: Any) -> policy_step.PolicyStep:
+        raise NotImplementedError
+
+    def _action(self, time_step: Any, policy_state: Any, seed: Any) -> policy_step.PolicyStep:
+        observation = time_step.observation
+        action = tf.cast(tf.reduce_sum(observation, -1), self.action_spec.dtype) % 5
+        return policy_step.PolicyStep(action, policy_state, {"twice": 2 * observation})
+
+
+class NumpyCountingPolicy(CountingPolicy):
+    """The same with a NumPy twin, which counts its calls."""
+
+    refreshed = calls = 0
+
+    def numpy_policy(self, greedy: bool = False) -> NumpyCountingPolicy:
+        self.greedy = greedy
+        return self
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def act(self, observation: np.ndarray) -> tuple[np.ndarray, dict]:
+        self.calls += 1
+        return observation.sum(-1).astype(np.int32) % 5, {"twice": 2 * observation}
+
+
+class RememberingPolicy(CountingPolicy):
+    """Adds up the observations of an episode in its policy state and acts by the sum."""
+
+    def __init__(self, time_step_spec: Any, action_spec: Any) -> None:
+        tf_policy.TFPolicy.__init__(self, time_step_spec, action_spec, policy_state_spec=tf.TensorSpec([], tf.float32))
+
+    def _action(self, time_step: Any, policy_state: Any, seed: Any) -> policy_step.PolicyStep:
+        total = policy_state + tf.reduce_sum(time_step.observation, -1)
+        return policy_step.PolicyStep(tf.cast(total, self.action_spec.dtype) % 5, total, ())
