@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-# Each entry of PACKAGES is a package and the folder that holds it.
-PACKAGES = {"ppo_agent": "ppo_agent", "ppo_agent.networks": "networks", "ppo_agent.drivers": "drivers"}
+# Packages and the folders that hold them; packages() adds the packages inside the folders.
+PACKAGE_DIR = {"ppo_agent": "ppo_agent", "ppo_agent.networks": "networks", "ppo_agent.drivers": "drivers"}
 
 # On Python 3.11 plain pip resolves what tf-agents 0.19.0 asks for, which is TensorFlow 2.15. From Python 3.12 on
 # nothing satisfies its pins, so there its requirements are listed here and tf-agents itself is installed with
@@ -54,6 +54,12 @@ def readme() -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+def packages() -> list[str]:
+    """Returns the mapped packages and what lies inside them."""
+    inner = [f"{package}.{name}" for package, folder in PACKAGE_DIR.items() for name in find_packages(HERE / folder)]
+    return [*PACKAGE_DIR, *inner]
+
+
 setup(
     name="ppo_agent",
     version="0.1.0",
@@ -75,8 +81,8 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11,<3.14",
-    packages=list(PACKAGES),
-    package_dir=PACKAGES,
+    packages=packages(),
+    package_dir=PACKAGE_DIR,
     package_data={"ppo_agent": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

@@ -121,7 +121,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_one_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     sources = [("ppo_agent", "ppo_agent"), ("networks", "ppo_agent/networks"), ("drivers", "ppo_agent/drivers")]
-    expected = {f"{target}/{path.name}" for folder, target in sources for path in (ROOT / folder).glob("*.py")}
+    expected = {
+        f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, target in sources
+        for path in (ROOT / folder).rglob("*.py")
+    }
     assert {name for name in names if ".dist-info/" not in name} == expected | {"ppo_agent/py.typed"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
