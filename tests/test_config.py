@@ -1,0 +1,80 @@
+"""Checks of the hyper-parameters."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+
+import ppo_agent
+from ppo_agent.config import PPOConfig
+
+
+def test_defaults_are_the_agents():
+    parameters = inspect.signature(ppo_agent.PPOAgent.__init__).parameters
+    for field in dataclasses.fields(PPOConfig):
+        default = parameters[field.name].default
+        assert field.default == (default or 0.0 if field.name in ("gradient_clipping", "value_clipping") else default)
+
+
+def test_none_means_off():
+    config = PPOConfig(kl_cutoff_factor=None, gradient_clipping=None, value_clipping=None)
+    assert (config.kl_cutoff_factor, config.gradient_clipping, config.value_clipping) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("importance_ratio_clipping", -0.1, r"importance_ratio_clipping is -0\.1, expected a number of at least 0"),
+        ("entropy_regularization", float("nan"), "entropy_regularization is nan, expected a number of at least 0"),
+        ("gradient_clipping", -1.0, r"gradient_clipping is -1\.0, expected"),
+        ("value_clipping", -1.0, r"value_clipping is -1\.0, expected"),
+        ("kl_cutoff_factor", -2.0, r"kl_cutoff_factor is -2\.0, expected"),
+        ("initial_adaptive_kl_beta", -1.0, "initial_adaptive_kl_beta is"),
+        ("policy_l2_reg", -1.0, "policy_l2_reg is"),
+        ("lambda_value", 1.1, r"lambda_value is 1\.1, expected a number between 0 and 1"),
+        ("discount_factor", -0.1, r"discount_factor is -0\.1, expected a number between 0 and 1"),
+        ("num_epochs", 0, "num_epochs is 0, expected an integer of at least 1"),
+        ("num_epochs", 2.5, r"num_epochs is 2\.5, expected an integer"),
+        ("minibatch_size", 0, "minibatch_size is 0, expected an integer of at least 1"),
+        ("minibatch_size", -4, "minibatch_size is -4, expected an integer of at least 1"),
+    ],
+)
+def test_one_bad_value(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        PPOConfig(**{name: value})
+
+
+def test_all_bad_values_are_named_at_once():
+    with pytest.raises(ValueError, match=r"lambda_value.*num_epochs"):
+        PPOConfig(num_epochs=0, lambda_value=2.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_epochs", "3"), ("lambda_value", "0.9"), ("lambda_value", None)])
+def test_values_of_another_type_are_named(name, value):
+    with pytest.raises((TypeError, ValueError), match=f"{name} is {value!r}, expected"):
+        PPOConfig(**{name: value})
+
+
+def test_whole_numbers_of_any_type_are_taken_as_integers():
+    config = PPOConfig(num_epochs=np.float64(3.0), minibatch_size=np.int64(8))
+    assert (type(config.num_epochs), type(config.minibatch_size)) == (int, int)
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PPOConfig().num_epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("keywords", "uses_l2", "uses_kl"),
+    [
+        ({}, False, True),
+        ({"initial_adaptive_kl_beta": 0.0}, False, True),
+        ({"initial_adaptive_kl_beta": 0.0, "kl_cutoff_factor": None}, False, False),
+        ({"shared_vars_l2_reg": 0.1}, True, True),
+    ],
+)
+def test_what_is_used(keywords, uses_l2, uses_kl):
+    config = PPOConfig(**keywords)
+    assert (config.uses_l2, config.uses_kl_penalty) == (uses_l2, uses_kl)

@@ -1,0 +1,89 @@
+"""The streaming normaliser against the mean and variance of all rows seen so far."""
+
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+from tf_agents.utils import tensor_normalizer
+
+from ppo_agent.normalizers import StreamingNormalizer
+
+
+def test_normalizes_by_all_rows_seen(rng):
+    normalizer, oracle = StreamingNormalizer(tf.TensorSpec([3], tf.float32)), oracles.Normalizer((3,))
+    for size in (1, 4, 30):
+        rows = rng.normal([0.0, 5.0, -2.0], [1.0, 0.1, 4.0], (size, 3)).astype(np.float32)
+        normalizer.update(tf.constant(rows))
+        oracle.update(rows)
+        probe = rng.normal(0, 10, (2, 5, 3)).astype(np.float32)
+        np.testing.assert_allclose(normalizer.normalize(probe), oracle.normalize(probe), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0, 10.0])
+def test_rewards_are_clipped_and_not_centred(rng, clip):
+    normalizer, oracle = StreamingNormalizer(tf.TensorSpec([], tf.float32)), oracles.Normalizer()
+    rewards = rng.normal(3.0, 0.5, (4, 6)).astype(np.float32)
+    normalizer.update(rewards)
+    oracle.update(rewards.ravel())
+    actual = normalizer.normalize(rewards, clip_value=clip, center_mean=False)
+    np.testing.assert_allclose(actual, oracle.normalize(rewards, clip, center=False), rtol=1e-4)
+
+
+def test_first_count_clip_and_epsilon_are_the_references(rng):
+    spec, rows = tf.TensorSpec([2], tf.float32), rng.normal(2, 3, (3, 4, 2)).astype(np.float32)
+    ours, reference = StreamingNormalizer(spec), tensor_normalizer.StreamingTensorNormalizer(spec)
+    for _ in range(3):
+        np.testing.assert_allclose(ours.normalize(rows), reference.normalize(rows), rtol=1e-6)
+        ours.update(rows)
+        reference.update(rows, outer_dims=[0, 1])
+        for mine, theirs in zip(ours.variables, reference.variables, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+
+
+def test_nests_and_any_number_of_batch_dimensions(rng):
+    spec = {"a": tf.TensorSpec([2], tf.float32), "b": (tf.TensorSpec([], tf.float32),)}
+    flat, stacked = StreamingNormalizer(spec), StreamingNormalizer(spec)
+    rows = {"a": rng.normal(size=(12, 2)).astype(np.float32), "b": (rng.normal(size=12).astype(np.float32),)}
+    flat.update(rows)
+    stacked.update({"a": rows["a"].reshape(3, 4, 2), "b": (rows["b"][0].reshape(3, 4),)})
+    for one, other in zip(tf.nest.flatten(flat.variables), tf.nest.flatten(stacked.variables), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    normalized = flat.normalize(rows)
+    np.testing.assert_allclose(normalized["b"][0].numpy().std(), 1, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.int32, tf.int64])
+def test_integers_become_float32(rng, dtype):
+    spec = tensor_spec.BoundedTensorSpec([2], dtype, 0, 200)
+    normalizer, oracle = StreamingNormalizer(spec), oracles.Normalizer((2,))
+    rows = rng.integers(0, 200, (20, 2))
+    normalizer.update(tf.constant(rows, dtype))
+    oracle.update(rows)
+    actual = normalizer.normalize(tf.constant(rows, dtype))
+    assert actual.dtype == tf.float32
+    np.testing.assert_allclose(actual, oracle.normalize(rows), rtol=1e-4, atol=1e-5)
+
+
+def test_no_rows_change_nothing(rng):
+    normalizer = StreamingNormalizer(tf.TensorSpec([2], tf.float32))
+    normalizer.update(rng.normal(size=(5, 2)).astype(np.float32))
+    before = [v.numpy() for v in tf.nest.flatten(normalizer.variables)]
+    normalizer.update(tf.zeros([0, 2]))
+    for old, new in zip(before, tf.nest.flatten(normalizer.variables), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_updates_within_a_function(rng):
+    normalizer, oracle = StreamingNormalizer(tf.TensorSpec([], tf.float32)), oracles.Normalizer()
+
+    @tf.function
+    def update(rows):
+        normalizer.update(rows)
+
+    for _ in range(3):
+        rows = rng.normal(5, 2, 7).astype(np.float32)
+        update(tf.constant(rows))
+        oracle.update(rows)
+    probe = tf.constant([5.0, 6.0])
+    np.testing.assert_allclose(normalizer.normalize(probe), oracle.normalize(probe), rtol=1e-4, atol=1e-5)
