@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,9 @@ class PPOConfig:
         problems = list(self._problems())
         if problems:
             raise ValueError("; ".join(problems) + ".")
+        object.__setattr__(self, "num_epochs", int(self.num_epochs))
+        if self.minibatch_size is not None:
+            object.__setattr__(self, "minibatch_size", int(self.minibatch_size))
 
     @property
     def uses_l2(self) -> bool:
@@ -64,15 +68,20 @@ class PPOConfig:
 
     def _problems(self) -> Iterator[str]:
         for name in _NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                yield f"{name} is {getattr(self, name)}, expected a number of at least 0"
+            if not _number(getattr(self, name)) >= 0:
+                yield f"{name} is {getattr(self, name)!r}, expected a number of at least 0"
         for name in ("lambda_value", "discount_factor"):
-            if not 0 <= getattr(self, name) <= 1:
-                yield f"{name} is {getattr(self, name)}, expected a number between 0 and 1"
+            if not 0 <= _number(getattr(self, name)) <= 1:
+                yield f"{name} is {getattr(self, name)!r}, expected a number between 0 and 1"
         for name in ("num_epochs", "minibatch_size"):
             value = getattr(self, name)
-            if value is not None and (value != int(value) or value < 1):
-                yield f"{name} is {value}, expected an integer of at least 1"
+            if value is not None and not (_number(value) >= 1 and _number(value) % 1 == 0):
+                yield f"{name} is {value!r}, expected an integer of at least 1"
+
+
+def _number(value: Any) -> float:
+    """The value, NaN for anything that is no number, texts included."""
+    return float(value) if hasattr(value, "__float__") else float("nan")
 
 
 _NOT_NEGATIVE = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from tf_agents.specs import tensor_spec
 from tf_agents.utils import tensor_normalizer
 
 Nest = Any
@@ -69,4 +68,4 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
 
 
 def _float_spec(spec: tf.TensorSpec) -> tf.TensorSpec:
-    return spec if spec.dtype.is_floating else tensor_spec.with_dtype(tensor_spec.remove_bounds(spec), tf.float32)
+    return spec if spec.dtype.is_floating else tf.TensorSpec(spec.shape, tf.float32, spec.name)
