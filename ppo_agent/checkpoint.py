@@ -39,9 +39,7 @@ class TrainingCheckpoint:
             set_state: takes it over again.
         """
         self._directory = Path(directory)
-        self._checkpoint = tf.train.Checkpoint(
-            agent=agent, optimizer=optimizer, state=_JsonState(get_state, set_state)
-        )
+        self._checkpoint = tf.train.Checkpoint(agent=agent, optimizer=optimizer, state=_JsonState(get_state, set_state))
         self._manager: tf.train.CheckpointManager | None = None
 
     def save(self, environment_steps: int) -> None:

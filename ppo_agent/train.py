@@ -54,7 +54,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
     settings.define_flags(values)
     flags.DEFINE_bool("recurrent", False, "LSTM networks.", **own)
-    flags.DEFINE_integer("eval_interval", 0, "Iterations between evaluations; 0: only at the end.", lower_bound=0, **own)
+    flags.DEFINE_integer(
+        "eval_interval", 0, "Iterations between evaluations; 0: only at the end.", lower_bound=0, **own
+    )
     flags.DEFINE_integer("num_eval_episodes", 20, "Episodes of an evaluation.", lower_bound=1, **own)
     flags.DEFINE_integer(
         "checkpoint_interval", 20, "Iterations between checkpoints; 0: only at the end.", lower_bound=0, **own

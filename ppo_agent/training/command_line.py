@@ -67,12 +67,14 @@ def run(
     """
     try:
         return _parse_and_call(description, flag_values, main, sys.argv if argv is None else argv)
-    except (flags.Error, FlagError) as error:
-        return _fail(program, flag_values, error, WRONG_FLAG, f"{_one_line(str(error))} (--help lists the flags)")
+    except flags.Error as error:
+        return _fail(program, flag_values, error, WRONG_FLAG, f"{one_line(str(error))} (--help lists the flags)")
+    except FlagError as error:
+        return _fail(program, flag_values, error, WRONG_FLAG, one_line(str(error)))
     except KeyboardInterrupt as error:
         sys.stderr.write(f"{program}: interrupted.\n")
         return 128 + getattr(error, "signal_number", 2)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         # Whatever it is, a user gets a line with the cause.
         return _fail(program, flag_values, error, RUN_TIME_ERROR, _cause(error))
 
@@ -103,12 +105,13 @@ def _fail(program: str, flag_values: flags.FlagValues, error: Exception, status:
 
 
 def _cause(error: Exception) -> str:
-    text = _one_line(str(error))
+    text = one_line(str(error))
     if isinstance(error, (ValueError, OSError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _one_line(text: str, longest: int = 500) -> str:
+def one_line(text: str, longest: int = 500) -> str:
+    """The text in one line, cut off if it is longer than `longest` characters."""
     line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[:longest]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -30,7 +31,7 @@ class Events:
         """Writes what is known of the episodes of an iteration, see `metrics_table.COLUMNS`."""
         step = int(row["environment_steps"])
         with self.train_writer.as_default(step=step):
-            if row["episode_return_mean"] == row["episode_return_mean"]:  # noqa: PLR0124 - not NaN.
+            if not math.isnan(row["episode_return_mean"]):
                 tf.summary.scalar("Metrics/AverageReturn", row["episode_return_mean"])
                 tf.summary.scalar("Metrics/AverageEpisodeLength", row["episode_length_mean"])
             tf.summary.scalar("Metrics/StepsPerSecond", row["steps_per_second"])

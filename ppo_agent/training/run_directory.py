@@ -38,12 +38,14 @@ class RunDirectory:
         """Checks that a run can be started here, or resumed.
 
         Raises:
-            FlagError: the folder cannot be written, holds a run although a new one is to start, or holds none to resume.
+            FlagError: it cannot be written, holds a run although a new one is to start, or holds none to resume.
         """
         if not _is_writable(self.path):
             raise FlagError(f"root_dir is {str(self.path)!r}, expected a folder that can be written.")
         if self.holds_run and not resume:
-            raise FlagError(f"root_dir is {str(self.path)!r}, which already holds a run: expected --resume or another one.")
+            raise FlagError(
+                f"root_dir is {str(self.path)!r}, which already holds a run: expected --resume or another one."
+            )
         if resume and not self.settings.exists():
             raise FlagError(f"root_dir is {str(self.path)!r}, expected the folder of a run, because resume is given.")
 

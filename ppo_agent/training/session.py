@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ppo_agent import checkpoint, presets
@@ -132,12 +136,27 @@ def _finish(request: Request, directory: RunDirectory, loop: TrainingLoop, *, in
     export_policy(policy, directory.policy)
     result = _result(request, loop, interrupted=interrupted)
     write_json(directory.result, result)
-    export_policy_saver(policy, directory.policy_saver)
+    with _quiet():
+        export_policy_saver(policy, directory.policy_saver)
     title = f"PPO on {request.env_name}, seed {request.seed}"
     plot_learning_curve(directory.learning_curve, title, loop.table.read(), loop.tally.evaluations)
     result["wall_time_s"] = round(loop.wall_time(), 3)
     write_json(directory.result, result)
     return result
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what TensorFlow says about names and types in TF-Agents' own format, which is as it has to be."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _result(request: Request, loop: TrainingLoop, *, interrupted: bool) -> dict[str, Any]:
@@ -167,11 +186,14 @@ def _summary(result: Mapping[str, Any], directory: RunDirectory) -> str:
     if result["interrupted"]:
         return f"Interrupted after {steps}; what was learnt is in {directory.path} (--resume goes on with it)"
     score = f"{result['eval_return_mean']:.1f} +- {result['eval_return_std']:.1f}"
-    return f"Return {score} over {result['num_eval_episodes']} episodes after {steps}; everything is in {directory.path}"
+    return (
+        f"Return {score} over {result['num_eval_episodes']} episodes after {steps}; everything is in {directory.path}"
+    )
 
 
 def _known(value: float) -> float | None:
-    return None if value != value else value  # noqa: PLR0124 - NaN, which JSON does not know.
+    """None for NaN, which JSON does not know."""
+    return None if math.isnan(value) else value
 
 
 def _write_settings(request: Request, directory: RunDirectory, chosen: Settings) -> None:

@@ -44,9 +44,7 @@ class Settings:
     value_pred_loss_coef: float = _setting(0.5, "factor of the value loss", lower_bound=0.0)
     gradient_clipping: float = _setting(0.5, "bound of the gradients' global norm; 0: none", lower_bound=0.0)
     discount_factor: float = _setting(0.99, "gamma", lower_bound=0.0, upper_bound=1.0)
-    lambda_value: float = _setting(
-        0.95, "lambda of generalized advantage estimation", lower_bound=0.0, upper_bound=1.0
-    )
+    lambda_value: float = _setting(0.95, "lambda of generalized advantage estimation", lower_bound=0.0, upper_bound=1.0)
     normalize_observations: bool = _setting(True, "by their running mean and standard deviation")
     normalize_rewards: bool = _setting(True, "by their running standard deviation")
     actor_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the policy's hidden layers, as in 64,64")

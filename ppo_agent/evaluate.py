@@ -1,0 +1,96 @@
+"""Evaluates an exported policy in a gymnasium environment.
+
+    ppo-eval --policy_dir=runs/CartPole-v1/20250101-120000/policy --env_name=CartPole-v1
+
+Prints one line of JSON with the mean and the standard deviation of the episodes' returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ppo_agent import _stack
+from ppo_agent.training.command_line import (
+    OK,
+    FlagError,
+    define_common_flags,
+    mistakes_are_flag_errors,
+    run,
+    say,
+)
+
+_PROGRAM = "ppo-eval"
+_LARGEST_SEED = 2**31 - 1
+
+
+def cli() -> None:
+    """Runs the program and exits with its status."""
+    sys.exit(main())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        argv: command line with the program's name first; None for that of the process.
+
+    Returns:
+        The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 130 interrupted.
+    """
+    flag_values = define_flags()
+    return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
+
+
+def define_flags() -> flags.FlagValues:
+    """The program's flags, apart from those of other programs in this process."""
+    values = flags.FlagValues()
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_string("policy_dir", "", "Folder of an exported policy: ROOT/policy.", **own)
+    flags.DEFINE_string("env_name", "CartPole-v1", "Whatever gymnasium.make takes, module:Name-v0 included.", **own)
+    flags.DEFINE_integer("num_episodes", 20, "Episodes to run.", lower_bound=1, **own)
+    flags.DEFINE_integer("seed", 0, "Of the environments.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
+    flags.DEFINE_string("video_dir", "", "Folder for a video of every episode; empty: none.", **own)
+    define_common_flags(values)
+    return values
+
+
+def _main(flag_values: flags.FlagValues) -> int:
+    policy_dir, video_dir = Path(flag_values["policy_dir"].value), flag_values["video_dir"].value
+    if not (policy_dir / "saved_model.pb").is_file():
+        raise FlagError(f"policy_dir is {str(policy_dir)!r}, expected the folder of an exported policy.")
+    if video_dir and util.find_spec("moviepy") is None:
+        raise FlagError('video_dir is given, which needs moviepy: run pip install "ppo-agent[video]".')
+    _stack.import_tensorflow()
+    # Imported here: a wrong flag should not wait for TensorFlow.
+    from ppo_agent.training import evaluation, saved_policy
+
+    env_name, num_episodes = flag_values["env_name"].value, flag_values["num_episodes"].value
+    with contextlib.ExitStack() as stack:
+        with mistakes_are_flag_errors():
+            env = saved_policy.make_environment(env_name, num_episodes, flag_values["seed"].value, video_dir)
+            stack.enter_context(env)
+            act = saved_policy.load(policy_dir, env)
+        result = evaluation.evaluate(env, act, num_episodes)
+    say(json.dumps(_report(result.mean, result.std, result.returns)))
+    return OK
+
+
+def _report(mean: float, std: float, returns: list[float]) -> dict[str, Any]:
+    return {
+        "eval_return_mean": mean,
+        "eval_return_std": std,
+        "episode_returns": returns,
+        "num_eval_episodes": len(returns),
+    }
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,102 @@
+"""Exported policies at work."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+from tf_agents.trajectories import StepType
+
+from ppo_agent.drivers import GymnasiumEnvironment
+from ppo_agent.training.command_line import one_line
+from ppo_agent.training.evaluation import Act, num_environments
+
+Nest = Any
+
+
+def make_environment(env_name: str, num_episodes: int, seed: int, video_dir: str) -> GymnasiumEnvironment:
+    """The environments to evaluate in; a single one that records its episodes if a folder for videos is given.
+
+    Raises:
+        ValueError: there is no such environment, or it cannot be recorded.
+    """
+    if not video_dir:
+        return GymnasiumEnvironment(env_name, num_environments=num_environments(num_episodes), seed=seed)
+    with GymnasiumEnvironment(env_name):  # For its messages.
+        pass
+    return GymnasiumEnvironment(functools.partial(_recorded, env_name, video_dir), seed=seed)
+
+
+def _recorded(env_name: str, video_dir: str) -> gymnasium.Env:
+    try:
+        env = gymnasium.make(env_name, render_mode="rgb_array")
+        return gymnasium.wrappers.RecordVideo(env, video_dir, episode_trigger=lambda _: True, disable_logger=True)
+    except (ValueError, TypeError, AssertionError, gymnasium.error.Error) as error:
+        raise ValueError(
+            f"video_dir is given, expected an env_name that renders 'rgb_array': {one_line(str(error))}"
+        ) from error
+
+
+def load(directory: Path, env: GymnasiumEnvironment) -> Act:
+    """A function that acts as an exported policy does.
+
+    Args:
+        directory: what `export_policy` wrote.
+        env: where it is to act.
+
+    Raises:
+        ValueError: the folder holds something else, or the policy does not fit the environment.
+    """
+    try:
+        policy = tf.saved_model.load(str(directory))
+    except (OSError, ValueError, tf.errors.OpError, KeyError, IndexError) as error:
+        raise ValueError(f"policy_dir is {str(directory)!r}, which cannot be loaded: {one_line(str(error))}") from error
+    if not callable(getattr(policy, "action", None)) or "action" not in policy.signatures:
+        raise ValueError(f"policy_dir is {str(directory)!r}, expected what export_policy writes: it has no 'action'.")
+    act = _SavedAct(policy, env.batch_size)
+    _check_fit(act, directory, env)
+    return act
+
+
+def _check_fit(act: _SavedAct, directory: Path, env: GymnasiumEnvironment) -> None:
+    time_step = env.current_numpy()
+    try:
+        found = act(time_step)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        shapes = tf.nest.map_structure(np.shape, env.time_step_spec().observation)
+        raise ValueError(
+            f"policy_dir is {str(directory)!r}, whose policy does not take the environment's observations {shapes}."
+        ) from error
+    expected = env.action_spec()
+    try:
+        tf.nest.assert_same_structure(found, expected)
+        fits = all(
+            a.shape[1:] == tuple(s.shape) and a.dtype == s.dtype.as_numpy_dtype
+            for a, s in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
+        )
+    except (ValueError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(f"policy_dir is {str(directory)!r}, whose policy's actions do not fit the environment's.")
+
+
+class _SavedAct:
+    """Calls an exported policy and keeps the state of a recurrent one."""
+
+    def __init__(self, policy: Any, batch_size: int) -> None:
+        self._policy, self._batch_size = policy, batch_size
+        self._is_recurrent = hasattr(policy, "initial_state")
+        self._state: Nest = policy.initial_state(tf.constant(batch_size)) if self._is_recurrent else ()
+
+    def __call__(self, time_step: Any) -> Nest:
+        observation = tf.nest.map_structure(tf.constant, time_step.observation)
+        if self._is_recurrent:
+            self._state = self._policy.reset_state(self._state, tf.constant(time_step.step_type == StepType.FIRST))
+            action, self._state = self._policy.action(observation, self._state)
+        else:
+            action = self._policy.action(observation)
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), action)
