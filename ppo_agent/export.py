@@ -169,8 +169,9 @@ def _check_arguments(policy: tf_policy.TFPolicy, directory: str | os.PathLike[st
     if not isinstance(policy, tf_policy.TFPolicy):
         raise TypeError(f"policy: expected a tf_agents TFPolicy, but found {type(policy).__name__}.")
     target = pathlib.Path(directory).absolute()
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"directory: {target} is a file, expected a directory or a path that does not exist.")
+    existing = next(path for path in (target, *target.parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"directory: {existing} is a file, expected a directory or a path that does not exist.")
     if target.is_dir() and any(target.iterdir()) and not (target / "saved_model.pb").exists():
         raise ValueError(f"directory: {target} holds files that are no SavedModel, expected an empty directory.")
     return target
