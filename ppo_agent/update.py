@@ -108,7 +108,8 @@ def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tens
     share, remainder = minibatches.num_rows // minibatches.count, minibatches.num_rows % minibatches.count
     start = number * share + tf.minimum(number, remainder)
     used = tf.range(minibatches.size) < share + tf.cast(number < remainder, tf.int32)
-    rows = tf.reshape(tf.slice(minibatches.order, [epoch, start], [1, minibatches.size]), [minibatches.size])
+    # Not tf.slice: XLA takes its bounds for constants and compiles anew for every number of rows.
+    rows = tf.gather(tf.gather(minibatches.order, epoch), start + tf.range(minibatches.size))
     minibatch = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
     return minibatch._replace(mask=minibatch.mask & used[:, tf.newaxis])
 
