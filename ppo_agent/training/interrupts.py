@@ -43,13 +43,14 @@ class InterruptGuard:
         finally:
             self._depth -= 1
         if self._depth == 0 and self._pending is not None:
-            raise Interrupted(self._pending)
+            number, self._pending = self._pending, None
+            raise Interrupted(number)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self._restore()
-        self._pending = number
         if self._depth == 0:
             raise Interrupted(number)
+        self._pending = number
 
     def _restore(self) -> None:
         while self._previous:
