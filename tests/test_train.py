@@ -91,9 +91,10 @@ def test_all_artifacts_are_written(finished: Path) -> None:
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    ("folder", "tag"), [("train", "Losses/policy_gradient_loss"), ("train", "Metrics/AverageReturn"), ("eval", "Metrics/AverageReturn")]
-)  # fmt: skip
+TAGS = [("train", "Losses/policy_gradient_loss"), ("train", "Metrics/AverageReturn"), ("eval", "Metrics/AverageReturn")]
+
+
+@pytest.mark.parametrize(("folder", "tag"), TAGS)
 def test_events_are_written(finished: Path, folder: str, tag: str) -> None:
     (path,) = (finished / folder).iterdir()
     events = tf.compat.v1.train.summary_iterator(str(path))

@@ -1,0 +1,40 @@
+"""Schedules, clock and progress bar."""
+
+import time
+
+import pytest
+
+from ppo_agent.training import clock
+from ppo_agent.training.progress import ProgressBar
+from ppo_agent.training.schedules import make_schedule
+
+
+def test_schedules() -> None:
+    assert [make_schedule("constant", 0.3)(done) for done in (0.0, 0.5, 1.0)] == [0.3] * 3
+    assert [make_schedule("linear", 0.4)(done) for done in (0.0, 0.25, 1.0, 1.1)] == pytest.approx([0.4, 0.3, 0.0, 0.0])
+    with pytest.raises(ValueError, match="'cosine', expected constant or linear"):
+        make_schedule("cosine", 0.1)
+
+
+def test_clock_goes_from_the_start_of_the_process() -> None:
+    age = clock.seconds_since_process_start()
+    time.sleep(0.02)
+    assert 0.02 <= clock.seconds_since_process_start() - age < 5
+    assert clock._AGE_AT_IMPORT >= 0
+
+
+def test_progress_bar_shows_return_and_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar(shown=True, total=100, done=10) as bar:
+        bar.update(30, float("nan"))
+        time.sleep(0.15)
+        bar.update(60, 12.34)
+    text = capsys.readouterr().err
+    assert "60/100" in text.replace(".0", "")
+    assert "return 12.3" in text
+    assert "steps/s" in text
+
+
+def test_a_hidden_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar(shown=False, total=100) as bar:
+        bar.update(50, 1.0)
+    assert capsys.readouterr().err == ""
