@@ -40,9 +40,7 @@ def test_names_are_accepted(name: str) -> None:
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(
-        ValueError, match=r"preset is 'hoper-v5', expected auto, none or one of .*\(did you mean Hopper\?\)"
-    ):
+    with pytest.raises(ValueError, match=r"preset is 'hoper-v5', expected auto, .* \(did you mean Hopper\?\)"):
         presets.check_name("hoper-v5")
 
 
