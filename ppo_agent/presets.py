@@ -82,7 +82,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "Pendulum": Preset(
-        f"{_RL_ZOO}, without its state-dependent exploration and with more steps instead; every episode has 200 steps",
+        f"{_RL_ZOO}, without its state-dependent exploration, but with more steps and a learning rate that falls; "
+        "20 episodes have 4,000 steps",
         {
             "num_environments": 4,
             "total_environment_steps": 300_000,
@@ -90,6 +91,7 @@ PRESETS: dict[str, Preset] = {
             "minibatch_size": 64,
             "num_epochs": 10,
             "learning_rate": 1e-3,
+            "learning_rate_schedule": "linear",
             "discount_factor": 0.9,
             "lambda_value": 0.95,
             **_RAW,

@@ -24,13 +24,17 @@ def test_a_signal_interrupts_once(number: int) -> None:
 
 def test_a_deferred_signal_waits_for_the_end_of_the_block() -> None:
     done = []
-    with InterruptGuard() as guard, pytest.raises(Interrupted):
+
+    def work(guard: InterruptGuard) -> None:
         with guard.deferred():
             with guard.deferred():
                 os.kill(os.getpid(), signal.SIGTERM)
                 done.append("inner")
             done.append("outer")
         done.append("never")
+
+    with InterruptGuard() as guard, pytest.raises(Interrupted):
+        work(guard)
     assert done == ["inner", "outer"]
 
 
