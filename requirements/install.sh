@@ -17,23 +17,32 @@ case $stack in
   *) fail "STACK=$stack is unknown: expected tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)." ;;
 esac
 lock=requirements/$stack.txt
-stamp=$venv/.ppo_agent_installed
+# What the environment and the editable installation were made from; written when they are complete.
+lock_stamp=$venv/.ppo_agent_lock
+setup_stamp=$venv/.ppo_agent_setup
 
 # Prints the version of an interpreter; nothing if it does not run, as a pyenv shim may not.
 version_of() {
   "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null < /dev/null || true
 }
 
-# A stamp holds everything that the environment was made from, and the version of its interpreter.
-recipe() {
-  echo "$stack $PWD $venv $(cat "$lock" requirements/build.txt requirements/install.sh setup.py | cksum)"
+lock_recipe() {
+  echo "$stack $PWD $venv $(cat "$lock" requirements/build.txt requirements/install.sh | cksum)"
 }
 
-is_ready() {
+setup_recipe() {
+  cksum < setup.py
+}
+
+has_locked_packages() {
   local version
   version=$(version_of "$venv/bin/python")
-  [ -n "$version" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$(recipe) $version" ] || return 1
+  [ -n "$version" ] && [ "$(cat "$lock_stamp" 2> /dev/null)" = "$(lock_recipe) $version" ] || return 1
   [ -z "$python" ] || [ "$(version_of "$python")" = "$version" ]
+}
+
+has_checkout() {
+  [ "$(cat "$setup_stamp" 2> /dev/null)" = "$(setup_recipe)" ]
 }
 
 candidates() {
@@ -68,16 +77,29 @@ find_interpreter() {
   fail "no suitable Python was found: STACK=$stack needs Python ${versions// /, } on PATH, or its path in PYTHON=."
 }
 
-is_ready && exit
-if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
-  fail "VENV=$venv holds something that is not a virtual environment: choose an empty or a new folder."
-fi
-find_interpreter
-echo "install: $lock into $venv with $interpreter ($(version_of "$interpreter")), about a minute"
-rm -f "$stamp"
-"$interpreter" -m venv --clear "$venv"
-pip=("$venv/bin/python" -m pip --quiet --quiet --disable-pip-version-check --no-input install --no-deps)
-"${pip[@]}" --require-hashes -r requirements/build.txt
-"${pip[@]}" --require-hashes --no-build-isolation -r "$lock"
-"${pip[@]}" --no-build-isolation --editable .
-echo "$(recipe) $(version_of "$venv/bin/python")" > "$stamp"
+pip_install() {
+  "$venv/bin/python" -m pip -qq --disable-pip-version-check --no-input install --no-deps "$@"
+}
+
+install_locked_packages() {
+  if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
+    fail "VENV=$venv holds something that is not a virtual environment: choose an empty or a new folder."
+  fi
+  find_interpreter
+  echo "install: $lock into $venv with $interpreter ($(version_of "$interpreter")), about a minute"
+  rm -f "$lock_stamp" "$setup_stamp"
+  "$interpreter" -m venv --clear "$venv"
+  pip_install --require-hashes -r requirements/build.txt
+  pip_install --require-hashes --no-build-isolation -r "$lock"
+  echo "$(lock_recipe) $(version_of "$venv/bin/python")" > "$lock_stamp"
+}
+
+install_checkout() {
+  rm -f "$setup_stamp"
+  pip_install --no-build-isolation --editable .
+  setup_recipe > "$setup_stamp"
+}
+
+# No && or || around the calls: bash would ignore errors inside.
+if ! has_locked_packages; then install_locked_packages; fi
+if ! has_checkout; then install_checkout; fi

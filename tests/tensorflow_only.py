@@ -35,7 +35,7 @@ def _create(venv: Path, lock: Path, complete: Path) -> Path:
     python = venv / "bin" / "python"
     if not complete.exists():
         _run(sys.executable, "-m", "venv", "--clear", str(venv))
-        pip = [str(python), "-m", "pip", "-qq", "--no-input", "install"]
+        pip = [str(python), "-m", "pip", "-qq", "--no-input", "install", "--no-compile"]
         _run(*pip, "--no-deps", "--require-hashes", "-r", str(lock))
         complete.touch()
     return python

@@ -56,9 +56,9 @@ class Checkout:
         path.unlink(missing_ok=True)
         return lines
 
-    @property
-    def stamp(self) -> Path:
-        return self.folder / "environment" / ".ppo_agent_installed"
+    def stamps(self) -> set[str]:
+        """Returns what the environment is marked as complete with."""
+        return {path.name.removeprefix(".ppo_agent_") for path in (self.folder / "environment").glob(".ppo_agent_*")}
 
 
 @pytest.fixture
@@ -84,15 +84,19 @@ def test_does_nothing_the_second_time(checkout: Checkout) -> None:
     assert checkout.log() == []
 
 
-@pytest.mark.parametrize("file", ["requirements/tf221.txt", "requirements/build.txt", "setup.py"])
-def test_installs_again_when_a_file_changed(checkout: Checkout, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "steps"), [("requirements/tf221.txt", 4), ("requirements/build.txt", 4), ("setup.py", 1)]
+)
+def test_installs_again_when_a_file_changed(checkout: Checkout, file: str, steps: int) -> None:
     checkout.add_python("python3.11", "3.11")
     checkout.install()
     checkout.log()
     with (checkout.folder / file).open("a") as changed:
         changed.write("# changed\n")
     assert checkout.install() == (0, "")
-    assert len(checkout.log()) == 4
+    done = checkout.log()
+    assert len(done) == steps
+    assert done[-1].endswith("--editable .")
 
 
 def test_a_touched_file_changes_nothing(checkout: Checkout) -> None:
@@ -180,24 +184,27 @@ def test_a_failed_installation_is_not_taken_for_a_good_one(checkout: Checkout) -
     checkout.add_python("python3.11", "3.11", pip=1)
     status, _ = checkout.install()
     assert status == 1
-    assert not checkout.stamp.exists()
+    assert checkout.stamps() == set()
+    assert len(checkout.log()) == 2
     checkout.add_python("python3.11", "3.11")
     assert checkout.install() == (0, "")
-    assert checkout.stamp.exists()
+    assert checkout.stamps() == {"lock", "setup"}
 
 
-def test_a_failed_renewal_leaves_no_stamp(checkout: Checkout) -> None:
+@pytest.mark.parametrize(("file", "left"), [("requirements/tf221.txt", set()), ("setup.py", {"lock"})])
+def test_a_failed_renewal_is_not_taken_for_a_good_one(checkout: Checkout, file: str, left: set[str]) -> None:
     checkout.add_python("python3.11", "3.11")
     checkout.install()
-    checkout.add_python("python3.11", "3.11", pip=1)
-    with (checkout.folder / "setup.py").open("a") as changed:
+    failing = checkout.add_python("python3.11", "3.11", pip=1)
+    shutil.copy(failing, checkout.folder / "environment" / "bin" / "python")
+    with (checkout.folder / file).open("a") as changed:
         changed.write("# changed\n")
     assert checkout.install()[0] == 1
-    assert not checkout.stamp.exists()
+    assert checkout.stamps() == left
 
 
 def test_a_refused_request_leaves_the_environment_as_it_is(checkout: Checkout) -> None:
     checkout.add_python("python3.11", "3.11")
     checkout.install()
     assert checkout.install(python="nowhere/python")[0] == 1
-    assert checkout.stamp.exists()
+    assert checkout.stamps() == {"lock", "setup"}
