@@ -63,7 +63,8 @@ def define_flags() -> flags.FlagValues:
 
 
 def _main(flag_values: flags.FlagValues) -> int:
-    policy_dir, video_dir = Path(flag_values["policy_dir"].value), flag_values["video_dir"].value
+    values: dict[str, Any] = flag_values.flag_values_dict()
+    policy_dir, video_dir = Path(values["policy_dir"]), values["video_dir"]
     if not (policy_dir / "saved_model.pb").is_file():
         raise FlagError(f"policy_dir is {str(policy_dir)!r}, expected the folder of an exported policy.")
     if video_dir and util.find_spec("moviepy") is None:
@@ -72,10 +73,10 @@ def _main(flag_values: flags.FlagValues) -> int:
     # Imported here: a wrong flag should not wait for TensorFlow.
     from ppo_agent.training import evaluation, saved_policy
 
-    env_name, num_episodes = flag_values["env_name"].value, flag_values["num_episodes"].value
+    num_episodes = values["num_episodes"]
     with contextlib.ExitStack() as stack:
         with mistakes_are_flag_errors():
-            env = saved_policy.make_environment(env_name, num_episodes, flag_values["seed"].value, video_dir)
+            env = saved_policy.make_environment(values["env_name"], num_episodes, values["seed"], video_dir)
             stack.enter_context(env)
             act = saved_policy.load(policy_dir, env)
         result = evaluation.evaluate(env, act, num_episodes)

@@ -10,7 +10,7 @@ the flags' help shows apply where a preset says nothing, or with --preset=none.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -68,41 +68,38 @@ def define_flags() -> flags.FlagValues:
 
 
 def _main(flag_values: flags.FlagValues) -> int:
+    values: dict[str, Any] = flag_values.flag_values_dict()
     given = settings.given_flags(flag_values)
     with mistakes_are_flag_errors():
-        presets.check_name(flag_values["preset"].value)
+        presets.check_name(values["preset"])
         settings.check_given(given)
-    directory = _directory(flag_values)
+    directory = _directory(values)
     _stack.import_tensorflow()
     # Imported here: a wrong flag should not wait for TensorFlow.
     from ppo_agent.training import session
 
-    request = session.Request(
-        **{name: flag_values[name].value for name in ("env_name", "preset", "seed", "eval_interval", "resume")},
-        num_eval_episodes=flag_values["num_eval_episodes"].value,
-        checkpoint_interval=flag_values["checkpoint_interval"].value,
-        given=given,
-        progress=flag_values["progress"].value and (flag_values["progress"].present > 0 or is_terminal()),
-    )
+    # A bar that nobody asked for is no use in a log file.
+    progress = values["progress"] and (flag_values["progress"].present > 0 or is_terminal())
+    names = ("env_name", "preset", "seed", "eval_interval", "num_eval_episodes", "checkpoint_interval", "resume")
+    request = session.Request(**{name: values[name] for name in names}, given=given, progress=progress)
     if request.resume:
-        names = {name for name in flag_values if flag_values[name].present}
-        request = session.resumed_request(request, directory, names)
+        present = {name for name in values if flag_values[name].present}
+        request = session.resumed_request(request, directory, present)
     return session.train(request, directory)
 
 
-def _directory(flag_values: flags.FlagValues) -> RunDirectory:
+def _directory(values: Mapping[str, Any]) -> RunDirectory:
     """The folder to write into.
 
     Raises:
         FlagError: it cannot be used, or there are no recurrent networks.
     """
-    root_dir, resume = flag_values["root_dir"].value, flag_values["resume"].value
-    if flag_values["recurrent"].value:
+    if values["recurrent"]:
         raise FlagError("recurrent is true, expected false: this version has no LSTM networks for training yet.")
-    if resume and not root_dir:
+    if values["resume"] and not values["root_dir"]:
         raise FlagError("root_dir is empty, expected the folder of the run to resume.")
-    directory = RunDirectory(root_dir or default_root_dir(flag_values["env_name"].value))
-    directory.check(resume)
+    directory = RunDirectory(values["root_dir"] or default_root_dir(values["env_name"]))
+    directory.check(values["resume"])
     return directory
 
 

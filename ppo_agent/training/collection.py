@@ -45,11 +45,11 @@ class Collector:
         self._buffer = UniformReplayBuffer(agent.collect_data_spec, env.batch_size, 2 * self._most_steps + 2)
         arguments = (env, agent.collect_policy, [self._buffer.add_batch, statistics])
         self._driver: Any
-        if settings.collect_steps_per_iteration is None:
-            episodes = settings.collect_episodes_per_iteration
-            self._driver = DynamicEpisodeDriver(*arguments, num_episodes=episodes, bootstrap_row=True)
-        else:
+        if settings.steps_per_iteration is not None:
             self._driver = DynamicStepDriver(*arguments, num_steps=settings.steps_per_iteration, bootstrap_row=True)
+        else:
+            episodes = settings.collect_episodes_per_iteration or 1
+            self._driver = DynamicEpisodeDriver(*arguments, num_episodes=episodes, bootstrap_row=True)
         self._time_step: Any = None
         self.last_steps = 0
 

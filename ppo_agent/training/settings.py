@@ -117,16 +117,17 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines a flag for every field."""
     for field in dataclasses.fields(Settings):
         text, limits = f"{field.metadata['help']}.", field.metadata["limits"]
+        default: Any = field.default
         if "choices" in limits:
-            flags.DEFINE_enum(field.name, field.default, limits["choices"], text, flag_values=flag_values)
-        elif isinstance(field.default, bool):
-            flags.DEFINE_bool(field.name, field.default, text, flag_values=flag_values)
-        elif isinstance(field.default, tuple):
-            flags.DEFINE(_LayersParser(), field.name, field.default, text, flag_values, _LayersSerializer())
-        elif isinstance(field.default, float):
-            flags.DEFINE_float(field.name, field.default, text, flag_values=flag_values, **limits)
+            flags.DEFINE_enum(field.name, default, limits["choices"], text, flag_values=flag_values)
+        elif isinstance(default, bool):
+            flags.DEFINE_bool(field.name, default, text, flag_values=flag_values)
+        elif isinstance(default, tuple):
+            flags.DEFINE(_LayersParser(), field.name, default, text, flag_values, _LayersSerializer())
+        elif isinstance(default, float):
+            flags.DEFINE_float(field.name, default, text, flag_values=flag_values, **limits)
         else:
-            flags.DEFINE_integer(field.name, field.default, text, flag_values=flag_values, **limits)
+            flags.DEFINE_integer(field.name, default, text, flag_values=flag_values, **limits)
 
 
 def given_flags(flag_values: flags.FlagValues) -> dict[str, Any]:
