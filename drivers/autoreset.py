@@ -72,7 +72,7 @@ class SameStepAdapter:
         observation, _, terminated, truncated, info = result
         self._ended = np.logical_or(terminated, truncated)
         if self._ended.any():
-            self._first_observation = _copy(observation)
+            self._first_observation = observation
             observation = _put_rows(observation, info["final_obs"], self._ended)
         return observation, *result[1:]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tf_agents.environments import tf_environment
@@ -54,8 +54,8 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             seed: Seed of the first reset, not negative; later resets continue the environments' random state. Equal
                 seeds and actions give equal trajectories.
             vectorization: 'sync' steps one after the other in this process; 'async' one process each, with shared
-                memory; 'vector_entry_point' is the environment's own vectorised form; 'auto' takes that form if the
-                registry has one with the same spaces, else 'sync'.
+                memory; 'vector_entry_point' is the environment's own vectorised form; 'auto' takes that form from 4
+                environments on if the registry has one with the same spaces, else 'sync'.
             env_kwargs: Keyword arguments of the environment's constructor.
 
         Raises:
@@ -121,7 +121,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             return self.reset_numpy()
         observation, reward, terminated, truncated, _ = self._env.step(self._encode_action(action))
         ended, reward = np.logical_or(terminated, truncated), np.array(reward, np.float32)
-        any_ends = np.count_nonzero(ended) > 0
+        any_ends = bool(np.count_nonzero(ended))
         if any_ends or self._any_ended:
             step_type = np.where(ended, _LAST, _MID)
             discount = np.subtract(1.0, terminated, dtype=np.float32)
@@ -142,7 +142,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         mode = self._gymnasium_env.render_mode
         if mode != "rgb_array":
             raise ValueError(f"the environment's render_mode is {mode!r}, expected 'rgb_array' (see env_kwargs).")
-        return np.stack(self._env.render())
+        return np.stack(cast("tuple[np.ndarray, ...]", self._env.render()))
 
     def close(self) -> None:
         """Closes the environments and their processes; may be called again."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 
 Nest = Any
-BufferInfo = tf_uniform_replay_buffer.BufferInfo
+BufferInfo: TypeAlias = tf_uniform_replay_buffer.BufferInfo
 
 
 class OrderedDataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ from ppo_agent.drivers.ordered_dataset import OrderedDataset
 from ppo_agent.drivers.rollout_driver import check_count
 
 Nest = Any
-BufferInfo = tf_uniform_replay_buffer.BufferInfo
+BufferInfo: TypeAlias = tf_uniform_replay_buffer.BufferInfo
 
 
 class UniformReplayBuffer(replay_buffer.ReplayBuffer):
@@ -96,7 +96,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         """
         return self._get_next(sample_batch_size, num_steps, time_stacked)
 
-    def as_dataset(  # type: ignore[override]
+    def as_dataset(
         self,
         sample_batch_size: int | None = None,
         num_steps: int | None = None,

@@ -69,10 +69,13 @@ class StopRule(NamedTuple):
 
 
 def find_numpy_policy(policy: tf_policy.TFPolicy) -> NumpyPolicy | None:
-    """Returns the NumPy twin that `policy.numpy_policy(greedy)` offers; None without one or with a policy state."""
-    if tf.nest.flatten(policy.policy_state_spec):
-        return None
+    """Returns the NumPy twin that `policy.numpy_policy(greedy)` offers; None without one or with a policy state.
+
+    A greedy twin emits no policy info, so that there is none for a `GreedyPolicy` that does.
+    """
     greedy = isinstance(policy, greedy_policy.GreedyPolicy)
+    if tf.nest.flatten((policy.policy_state_spec, policy.info_spec if greedy else ())):
+        return None
     make = getattr(policy.wrapped_policy if greedy else policy, "numpy_policy", None)
     return make(greedy=greedy) if make else None
 
@@ -91,11 +94,13 @@ def collect_numpy(
     Returns:
         The rollout of T >= 0 steps (its `policy_state` is empty), and the time step after it.
     """
-    time_steps, actions, infos = [time_step], [], []
+    time_steps: list[ts.TimeStep] = [time_step]
+    actions: list[Nest] = []
+    infos: list[Nest] = []
     counted = 0
     while counted < stop.target and len(actions) < stop.maximum_iterations:
         action, info = policy.act(time_step.observation)
-        boundaries = np.count_nonzero(time_step.step_type == _LAST)
+        boundaries = int(np.count_nonzero(time_step.step_type == _LAST))
         counted += boundaries if stop.counts_boundaries else len(time_step.step_type) - boundaries
         time_step = env.step_numpy(action)
         time_steps.append(time_step)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tf_agents.drivers import driver, dynamic_episode_driver, dynamic_step_driver
 from tf_agents.environments import random_tf_environment, tf_py_environment
 from tf_agents.metrics import tf_metrics
-from tf_agents.policies import greedy_policy, random_tf_policy
+from tf_agents.policies import greedy_policy, random_tf_policy, tf_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.utils import common
 from toy_environments import Counter, CountingPolicy, NumpyCountingPolicy, RememberingPolicy
@@ -362,6 +362,33 @@ def test_the_buffer_has_the_sampled_action_and_the_environment_the_clipped_one()
     np.testing.assert_array_equal(env.gymnasium_env.envs[0].actions, np.ones([2, 1]))
 
 
+def test_only_add_batch_stands_for_add_rollout():
+    class Object:
+        def __init__(self):
+            self.blocks, self.rows, self.other = [], [], []
+
+        def add_rollout(self, rows):
+            self.blocks.append(rows)
+
+        def add_batch(self, row):
+            self.rows.append(row)
+
+        def another(self, row):
+            self.other.append(row)
+
+    env, item = make_env(), Object()
+    DynamicStepDriver(env, make_policy(env), [item.add_batch, item.another], num_steps=6).run()
+    assert (len(item.blocks), len(item.rows), len(item.other)) == (1, 0, 2)
+    assert item.blocks[0].reward.shape == (3, 2)
+
+
+class SilentPolicy(NumpyCountingPolicy):
+    """Without policy info."""
+
+    def __init__(self, time_step_spec, action_spec):
+        tf_policy.TFPolicy.__init__(self, time_step_spec, action_spec)
+
+
 def test_the_numpy_policy_is_refreshed_and_unwrapped():
     env = make_env()
     policy = make_policy(env, NumpyCountingPolicy)
@@ -370,8 +397,22 @@ def test_the_numpy_policy_is_refreshed_and_unwrapped():
     runner.run()
     runner.run()
     assert policy.refreshed == policy.calls == 2
-    DynamicStepDriver(env, greedy_policy.GreedyPolicy(policy))
-    assert policy.greedy is True
+    silent = SilentPolicy(env.time_step_spec(), env.action_spec())
+    DynamicStepDriver(env, greedy_policy.GreedyPolicy(silent))
+    assert silent.greedy is True
+
+
+def test_a_policy_with_a_state_or_greedy_info_takes_the_general_way():
+    env = make_env()
+
+    class Both(RememberingPolicy, NumpyCountingPolicy):
+        pass
+
+    remembering, informing = make_policy(env, Both), make_policy(env, NumpyCountingPolicy)
+    DynamicStepDriver(env, remembering, num_steps=3).run()
+    DynamicStepDriver(env, greedy_policy.GreedyPolicy(informing))
+    assert remembering.calls == 0
+    assert not hasattr(informing, "greedy")
 
 
 def test_actions_are_cast_to_the_spec_on_the_numpy_way():

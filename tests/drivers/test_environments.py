@@ -77,6 +77,16 @@ def test_reset_in_the_middle_of_an_episode():
     np.testing.assert_array_equal(rows.reward[:, 0], [0, 1])
 
 
+def test_the_reward_of_a_reset_is_nothing():
+    class Generous(SyncVectorEnv):
+        def step(self, actions):
+            observation, reward, *rest = super().step(actions)
+            return observation, reward + 7, *rest
+
+    with GymnasiumEnvironment(Generous([functools.partial(Counter, length=1)] * 2)) as env:
+        np.testing.assert_array_equal(collect(env, 2).reward[:, 0], [0, 8, 0])
+
+
 def test_the_first_use_resets():
     with GymnasiumEnvironment(Counter) as env:
         assert env.step_numpy(np.array([3])).step_type == FIRST
@@ -137,20 +147,20 @@ def test_the_vectorised_cartpole_is_the_scalar_one(rng):
 
 
 def test_the_vectorised_cartpole_truncates():
-    with GymnasiumEnvironment("CartPole-v1", num_environments=2, seed=0) as env:
+    with GymnasiumEnvironment("CartPole-v1", num_environments=4, seed=0) as env:
         time_step, steps = env.reset_numpy(), 0
         while not (time_step.step_type == LAST).any():
             balance = time_step.observation @ np.array([0.1, 0.5, 1.0, 1.0], np.float32)
             time_step, steps = env.step_numpy((balance > 0).astype(np.int64)), steps + 1
         assert steps == 500
-        np.testing.assert_array_equal(time_step.discount, [1, 1])
+        np.testing.assert_array_equal(time_step.discount, [1] * 4)
 
 
 def test_a_limit_on_the_steps_applies_to_the_vectorised_form():
-    with GymnasiumEnvironment("CartPole-v1", num_environments=2, env_kwargs={"max_episode_steps": 3}) as env:
+    with GymnasiumEnvironment("CartPole-v1", num_environments=4, env_kwargs={"max_episode_steps": 3}) as env:
         rows = collect(env, 3)
-    np.testing.assert_array_equal(rows.step_type[3], [LAST, LAST])
-    np.testing.assert_array_equal(rows.discount[3], [1, 1])
+    np.testing.assert_array_equal(rows.step_type[3], [LAST] * 4)
+    np.testing.assert_array_equal(rows.discount[3], [1] * 4)
 
 
 def test_eager_and_graph_steps_are_the_numpy_ones():
@@ -310,10 +320,16 @@ def test_an_environment_id_with_its_module():
         del gym.registry["Toy-v0"]
 
 
+@pytest.mark.parametrize(("count", "vectorised"), [(1, False), (3, False), (4, True)])
+def test_auto_vectorises_when_it_pays(count, vectorised):
+    with GymnasiumEnvironment("CartPole-v1", num_environments=count) as env:
+        assert isinstance(env.gymnasium_env, SyncVectorEnv) != vectorised
+
+
 def test_auto_leaves_out_a_vectorised_form_with_other_spaces():
     gym.register("Toy-v0", Counter, vector_entry_point=lambda num_envs, **_: SameStepCounters((2,) * num_envs))
     try:
-        with GymnasiumEnvironment("Toy-v0", num_environments=2) as env:
+        with GymnasiumEnvironment("Toy-v0", num_environments=4) as env:
             assert isinstance(env.gymnasium_env, SyncVectorEnv)
     finally:
         del gym.registry["Toy-v0"]
@@ -340,7 +356,7 @@ def test_close_ends_the_processes():
 @pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
 def test_same_step_autoreset_looks_like_next_step(vector):
     """Environments that end at different times, so that some are reset while others go on."""
-    makes = [functools.partial(Counter, length=length) for length in (2, 3, 5)]
+    makes = [functools.partial(Counter, length=length) for length in (2, 3, 5, 1)]
     with (
         GymnasiumEnvironment(vector(makes, autoreset_mode=AutoresetMode.SAME_STEP)) as env,
         GymnasiumEnvironment(vector(makes, autoreset_mode=AutoresetMode.NEXT_STEP)) as expected,
