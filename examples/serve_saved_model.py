@@ -6,14 +6,16 @@ Nothing of ppo_agent, TF-Agents or TensorFlow Probability is needed, so this pro
 calls the signature `action`, in which observations, actions and the state of recurrent policies are flat and named.
 """
 
-from absl import app, flags
 import numpy as np
 import tensorflow as tf
+from absl import app, flags
 
 _POLICY_DIR = flags.DEFINE_string("policy_dir", None, "Directory of the SavedModel.", required=True)
 _OBSERVATIONS = flags.DEFINE_string(
-    "observations", None, "A .npy file with a batch of observations, or a .npz file with one array for each input of a "
-    "policy with several; random ones if not given."
+    "observations",
+    None,
+    "A .npy file with a batch of observations, or a .npz file with one array for each input of a "
+    "policy with several; random ones if not given.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 4, "Number of random observations.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 1, "How often to act on the batch.", lower_bound=1)

@@ -31,7 +31,7 @@ def network_input_spec(observation_spec: Any) -> Any:
 
     def leaf(spec: tf.TypeSpec) -> tf.TypeSpec:
         if not (spec.dtype.is_floating or spec.dtype.is_integer or spec.dtype.is_bool):
-            raise ValueError(f"observation_spec: {spec.name or 'a leaf'} has dtype {spec.dtype.name}, expected numbers.")
+            raise ValueError(f"observation_spec: {spec.name or 'a leaf'} has dtype {spec.dtype.name}, not numbers.")
         if not spec.shape.is_fully_defined():
             raise ValueError(f"observation_spec: shape {spec.shape} of {spec.name or 'a leaf'} must be fully defined.")
         if num_categories(spec):

@@ -15,8 +15,6 @@ from tf_agents.specs import tensor_spec
 
 from ppo_agent.networks import distributions, initializers
 
-tfd = tfp.distributions
-
 # Logit of an impossible category. Its probability is exactly 0 in float32, while its log-probability, and with it
 # the entropy, the KL divergence and their gradients, stays finite, which minus infinity would not give.
 IMPOSSIBLE_LOGIT = -1e9
@@ -39,7 +37,7 @@ def make_head(
     if not spec.dtype.is_integer:
         raise ValueError(f"action_spec: {spec.name or name} has dtype {spec.dtype.name}, expected a float or integer.")
     if not tensor_spec.is_bounded(spec):
-        raise ValueError(f"action_spec: integer action {spec.name or name} has no bounds, expected a BoundedTensorSpec.")
+        raise ValueError(f"action_spec: integer action {spec.name or name} has no bounds, expected some.")
     return CategoricalHead(spec, seed, name)
 
 
@@ -72,9 +70,9 @@ class NormalHead(tf.keras.layers.Layer):
         shaped = flat if self.spec.shape.rank == 1 else tf.reshape(flat, [-1, *self.spec.shape])
         return tf.cast(shaped, self.spec.dtype)
 
-    def distribution(self, parameters: Parameters) -> tfd.Distribution:
+    def distribution(self, parameters: Parameters) -> tfp.distributions.Distribution:
         """Returns the distribution with the action's shape as event shape."""
-        return _to_event(tfd.Normal(**parameters), self.spec.shape.rank)
+        return _to_event(tfp.distributions.Normal(**parameters), self.spec.shape.rank)
 
 
 class CategoricalHead(tf.keras.layers.Layer):
@@ -116,20 +114,20 @@ class CategoricalHead(tf.keras.layers.Layer):
             logits = tf.where(self.possible, logits, IMPOSSIBLE_LOGIT)
         return {"logits": logits}
 
-    def distribution(self, parameters: Parameters) -> tfd.Distribution:
+    def distribution(self, parameters: Parameters) -> tfp.distributions.Distribution:
         """Returns the distribution with the action's shape as event shape."""
         return _to_event(self._categorical(parameters["logits"]), self.spec.shape.rank)
 
-    def _categorical(self, logits: tf.Tensor) -> tfd.Distribution:
+    def _categorical(self, logits: tf.Tensor) -> tfp.distributions.Distribution:
         if not self.minimum.any():
-            return tfd.Categorical(logits=logits, dtype=self.spec.dtype)
+            return tfp.distributions.Categorical(logits=logits, dtype=self.spec.dtype)
         # Nested tuples, because the parameters of a distribution must be comparable with ==.
         return distributions.OffsetCategorical(logits, _to_tuples(self.minimum.tolist()), self.spec.dtype)
 
 
-def _to_event(distribution: tfd.Distribution, rank: int) -> tfd.Distribution:
+def _to_event(distribution: tfp.distributions.Distribution, rank: int) -> tfp.distributions.Distribution:
     """Declares the last `rank` batch dimensions to be one event."""
-    return tfd.Independent(distribution, reinterpreted_batch_ndims=rank) if rank else distribution
+    return tfp.distributions.Independent(distribution, reinterpreted_batch_ndims=rank) if rank else distribution
 
 
 def _to_tuples(value: Any) -> Any:

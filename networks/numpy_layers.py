@@ -98,10 +98,9 @@ NumpyLayer = tuple[NumpyDense, Callable[[Array], Array]]
 
 def mirror_layers(layers: Sequence[tf.keras.layers.Dense]) -> list[NumpyLayer] | None:
     """Mirrors of built dense layers with their activations; `None` if an activation has none."""
-    activations = [ACTIVATIONS.get(layer.activation) for layer in layers]
-    if None in activations:
+    if any(layer.activation not in ACTIVATIONS for layer in layers):
         return None
-    return [(NumpyDense(layer), activation) for layer, activation in zip(layers, activations, strict=True)]
+    return [(NumpyDense(layer), ACTIVATIONS[layer.activation]) for layer in layers]
 
 
 class NumpyEncoder:

@@ -56,7 +56,6 @@ def _mirror_own_head(head: heads.NormalHead | heads.CategoricalHead) -> NumpyHea
 
 
 def _mirror_tf_agents(network: actor_distribution_network.ActorDistributionNetwork) -> NumpyActor | None:
-    # pylint: disable=protected-access
     encoder = _mirror_encoding_network(network._encoder)
     numpy_heads = [_mirror_projection(projection) for projection in tf.nest.flatten(network._projection_networks)]
     if encoder is None or None in numpy_heads:
@@ -65,7 +64,6 @@ def _mirror_tf_agents(network: actor_distribution_network.ActorDistributionNetwo
 
 
 def _mirror_encoding_network(network: encoding_network.EncodingNetwork) -> NumpyEncoder | None:
-    # pylint: disable=protected-access
     specs = tf.nest.flatten(network.input_tensor_spec)
     flatten, *dense_layers = network._postprocessing_layers
     plain = (
@@ -91,7 +89,6 @@ def _mirror_projection(projection: Any) -> NumpyHead | None:
 def _mirror_categorical(
     projection: categorical_projection_network.CategoricalProjectionNetwork,
 ) -> NumpyCategoricalHead:
-    # pylint: disable=protected-access
     shape = projection._output_shape.as_list()
     # TF-Agents counts categories from 0, whatever the minimum of the spec.
     minimum = np.zeros(shape[:-1], np.int64)
@@ -107,7 +104,6 @@ _STD_TRANSFORMS: dict[Any, Callable[[Array], Array]] = {tf.nn.softplus: _softplu
 
 
 def _mirror_normal(projection: normal_projection_network.NormalProjectionNetwork) -> NumpyNormalHead | None:
-    # pylint: disable=protected-access
     spec, mean_layer = projection._sample_spec, projection._means_projection_layer
     std_transform = _STD_TRANSFORMS.get(projection._std_transform)
     mean_transform = _mean_transform(projection._mean_transform, spec)

@@ -100,7 +100,9 @@ def _add_state_functions(
 
     size_spec = tf.TensorSpec([], tf.int32, "batch_size")
     module.initial_state = _function(initial_state, input_signature=[size_spec])
-    module.reset_state = _function(reset_state, input_signature=[state_spec, tf.TensorSpec([None], tf.bool, "is_first")])
+    module.reset_state = _function(
+        reset_state, input_signature=[state_spec, tf.TensorSpec([None], tf.bool, "is_first")]
+    )
     signatures["initial_state"] = _function(
         lambda batch_size: _flat("policy_state", module.initial_state(batch_size)), input_signature=[size_spec]
     )

@@ -127,7 +127,6 @@ class NumpyNormalizer:
 
     def refresh(self) -> None:
         """Copies mean and variance."""
-        # pylint: disable=protected-access
         source = self._normalizer
         self._statistics = []
         for mean, m2, count in zip(source._avg, source._m2, source._count, strict=True):

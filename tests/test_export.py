@@ -198,9 +198,10 @@ def test_loads_and_acts_with_tensorflow_alone(
     np.save(tmp_path / "observation.npy", observation)
     script = """
         import importlib.util, json, sys
-        assert not [name for name in ("tf_agents", "tensorflow_probability", "tf_keras") if importlib.util.find_spec(name)]
+        assert not any(map(importlib.util.find_spec, ("tf_agents", "tensorflow_probability", "tf_keras")))
         import numpy as np, tensorflow as tf
-        flat, nested, recurrent = (tf.saved_model.load(f"{sys.argv[1]}/{name}") for name in ("flat", "nested", "recurrent"))
+        names = ("flat", "nested", "recurrent")
+        flat, nested, recurrent = (tf.saved_model.load(f"{sys.argv[1]}/{name}") for name in names)
         x = tf.constant(np.load(f"{sys.argv[1]}/observation.npy"))
         action, state = recurrent.action(x, recurrent.initial_state(5))
         again, _ = recurrent.action(x, state)

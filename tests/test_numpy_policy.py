@@ -100,9 +100,7 @@ def _assert_close(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_distribution_parameters_are_those_of_tensorflow(
-    case: Any, normalize: bool, rng: np.random.Generator
-) -> None:
+def test_distribution_parameters_are_those_of_tensorflow(case: Any, normalize: bool, rng: np.random.Generator) -> None:
     observation_spec, action_spec, actor = case
     normalizer = StreamingNormalizer(observation_spec) if normalize else None
     policy = _make_policy(observation_spec, action_spec, actor, normalizer, rng)
@@ -136,7 +134,9 @@ def test_greedy_is_the_mode(case: Any, rng: np.random.Generator) -> None:
     greedy = greedy_policy.GreedyPolicy(policy)
     observation = _observe(observation_spec, 6, rng)
     action, info = _numpy_policy(policy, greedy=True).act(observation)
-    modes = tf.nest.map_structure(lambda d: d.mode(), greedy.wrapped_policy.distribution(_time_step(observation)).action)
+    modes = tf.nest.map_structure(
+        lambda d: d.mode(), greedy.wrapped_policy.distribution(_time_step(observation)).action
+    )
     _assert_close(action, modes)
     assert info == ()
 
@@ -208,6 +208,15 @@ def test_normal_samples_have_the_right_moments_and_are_independent(rng: np.rando
     np.testing.assert_allclose(noise.mean(0), 0.0, atol=0.04)
     np.testing.assert_allclose(np.cov(noise.T), np.eye(8), atol=0.05)
     np.testing.assert_allclose(np.mean(noise[1:] * noise[:-1]), 0.0, atol=0.02)
+
+
+def test_components_of_an_action_draw_independent_noise() -> None:
+    spec = (FLAT, FLAT, UNEQUAL, UNEQUAL)
+    policy = _numpy_policy(_make_policy(VECTOR, spec, ActorNetwork(VECTOR, spec, fc_layers=())))
+    observation = np.zeros((2000, 5), np.float32)
+    first, second, third, fourth = policy.act(observation)[0]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
+    assert np.mean(third == fourth) < 0.9
 
 
 def _rollout(policy: NumpyPolicy, steps: int, batch_size: int = 3) -> list[np.ndarray]:

@@ -36,7 +36,9 @@ def test_samples_lie_in_the_shifted_range_with_the_right_frequencies(logits: tf.
 
 def test_kl_divergence_is_that_of_the_categoricals(logits: tf.Tensor) -> None:
     other = tf.reverse(logits, [0])
-    result = distributions.OffsetCategorical(logits, OFFSET).kl_divergence(distributions.OffsetCategorical(other, OFFSET))
+    result = distributions.OffsetCategorical(logits, OFFSET).kl_divergence(
+        distributions.OffsetCategorical(other, OFFSET)
+    )
     expected = tfp.distributions.Categorical(logits).kl_divergence(tfp.distributions.Categorical(other))
     np.testing.assert_allclose(result, expected)
 

@@ -27,9 +27,7 @@ def _encode(observation: Any, spec: Any) -> np.ndarray:
 def test_leaves_are_flattened_one_hot_encoded_and_joined(rng: np.random.Generator) -> None:
     camera = rng.integers(0, 256, (5, 2, 3), np.uint8)
     place, speed = rng.integers(2, 5, 5), rng.normal(size=(5, 2))
-    encoded = _encode(
-        {"camera": tf.constant(camera), "place": (tf.constant(place), tf.constant(speed))}, NESTED
-    )
+    encoded = _encode({"camera": tf.constant(camera), "place": (tf.constant(place), tf.constant(speed))}, NESTED)
     expected = np.concatenate([camera.reshape(5, 6), np.eye(3)[place - 2], speed], axis=1)
     assert encoded.dtype == np.float32
     np.testing.assert_allclose(encoded, expected, rtol=1e-6)
