@@ -40,7 +40,9 @@ def as_tensors(trajectory: Trajectory, spec: Trajectory) -> Trajectory:
         ) from error
     tensors = tf.nest.map_structure(_to_tensor, pruned)
     outer = None
-    for (path, leaf_spec), tensor in zip(nest_utils.flatten_with_joined_paths(spec), tf.nest.flatten(tensors), strict=True):
+    for (path, leaf_spec), tensor in zip(
+        nest_utils.flatten_with_joined_paths(spec), tf.nest.flatten(tensors), strict=True
+    ):
         outer = _check_leaf(path, leaf_spec, tensor, outer)
     return tensors
 

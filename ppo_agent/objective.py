@@ -349,9 +349,9 @@ class PPOObjective:
 
     def _current_distribution(self, time_steps: TimeStep, training: bool = False) -> Nest:
         state = self._collect_policy.get_initial_actor_state(tf.shape(time_steps.step_type)[0])
-        return self._collect_policy.apply_actor_network(
-            time_steps.observation, time_steps.step_type, state, training
-        )[0]
+        return self._collect_policy.apply_actor_network(time_steps.observation, time_steps.step_type, state, training)[
+            0
+        ]
 
     def _predict_values(self, observations: Nest, step_types: Tensor, training: bool = False) -> tf.Tensor:
         state = self._collect_policy.get_initial_value_state(tf.shape(step_types)[0])

@@ -106,9 +106,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
         if self._emits_values or self._clip or self.policy_state_spec:
             return None
         info_spec = () if greedy else self.info_spec
-        return make_numpy_policy(
-            self._actor_network, self._observation_normalizer, self.action_spec, info_spec, greedy
-        )
+        return make_numpy_policy(self._actor_network, self._observation_normalizer, self.action_spec, info_spec, greedy)
 
     def get_initial_value_state(self, batch_size: Tensor | None) -> Nest:
         """Zeros for the value network's state.
@@ -175,9 +173,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
             variables += tf.nest.flatten(self._observation_normalizer.variables)
         return variables
 
-    def _distribution(
-        self, time_step: TimeStep, policy_state: Nest, training: bool = False
-    ) -> policy_step.PolicyStep:
+    def _distribution(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> policy_step.PolicyStep:
         state = dict(policy_state) if policy_state else {}
         distributions, actor_state = self._apply_actor_network(
             time_step, state.get("actor_network_state", ()), training=training

@@ -176,6 +176,8 @@ def run_unrolled(step: Callable[[Tensor], tf.Tensor], minibatches: Minibatches) 
     """
     num_steps = tf.get_static_value(minibatches.num_steps)
     if num_steps is None:
-        raise ValueError("experience has an unknown number of steps, expected a known one under a tf.distribute strategy.")
+        raise ValueError(
+            "experience has an unknown number of steps, expected a known one under a tf.distribute strategy."
+        )
     reports = [step(tf.constant(index)) for index in range(num_steps)]
     return reports[-1], tf.add_n(reports) / len(reports)

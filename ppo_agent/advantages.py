@@ -1,0 +1,122 @@
+"""Returns, advantages and running statistics of `PPOAgent`: what it makes of raw experience."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.trajectories import TimeStep, Trajectory
+
+from ppo_agent import experience as experience_checks
+from ppo_agent import masking, preprocessing, summaries
+from ppo_agent import returns as return_ops
+from ppo_agent.config import PPOConfig
+from ppo_agent.normalizers import StreamingNormalizer
+
+Nest = Any
+Tensor = Any
+
+
+class PPOAdvantages:
+    """Mix-in of `PPOAgent`: from rewards and values to returns and advantages, and the normalisers."""
+
+    _config: PPOConfig
+    _reward_normalizer: StreamingNormalizer | None
+    _observation_normalizer: StreamingNormalizer | None
+    _compute_value_and_advantage_in_train: bool
+    _debug_summaries: bool
+    train_step_counter: tf.Variable
+
+    def compute_advantages(self, rewards: Tensor, returns: Tensor, discounts: Tensor, value_preds: Tensor) -> tf.Tensor:
+        """Advantages, by generalized advantage estimation if `use_gae`, else returns minus values.
+
+        Args:
+            rewards: float32 [B, T].
+            returns: float32 [B, T].
+            discounts: float32 [B, T], gamma included, 0 at the end of an episode.
+            value_preds: float32 [B, T + 1], the last one for the final observation.
+
+        Returns:
+            float32 [B, T].
+        """
+        if self._config.use_gae:
+            return return_ops.generalized_advantages(rewards, discounts, value_preds, self._config.lambda_value)
+        return returns - value_preds[:, :-1]
+
+    def compute_return_and_advantage(
+        self, next_time_steps: TimeStep, value_preds: Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Targets of the value function, and advantages.
+
+        Args:
+            next_time_steps: what each action led to [B, T]; a step type LAST with discount 0 is a terminal end, with
+                a positive discount a truncated one.
+            value_preds: float32 [B, T + 1], the value of each observation acted on and of the final one.
+
+        Returns:
+            Returns and advantages, float32 [B, T] each. Rewards are normalised first, if that is on.
+        """
+        rewards = self._normalized_rewards(next_time_steps.reward)
+        discounts = self._config.discount_factor * next_time_steps.discount
+        rewards, discounts = return_ops.cut_at_episode_ends(rewards, discounts, value_preds, next_time_steps.is_last())
+        returns = return_ops.discounted_returns(rewards, discounts, value_preds[:, -1])
+        advantages = self.compute_advantages(rewards, returns, discounts, value_preds)
+        if self._debug_summaries:
+            summaries.write_histograms(self.train_step_counter, returns=returns, advantages=advantages)
+        if self._config.use_td_lambda_return and self._config.use_gae:
+            returns = advantages + value_preds[:, :-1]
+        return returns, advantages
+
+    def update_observation_normalizer(self, batched_observations: Nest) -> None:
+        """Takes observations (nest of [N, ...] or [B, T, ...]) into the running statistics."""
+        if self._observation_normalizer is not None:
+            self._observation_normalizer.update(batched_observations)
+
+    def update_reward_normalizer(self, batched_rewards: Tensor) -> None:
+        """Takes rewards ([N] or [B, T]) into the running statistics."""
+        if self._reward_normalizer is not None:
+            self._reward_normalizer.update(batched_rewards)
+
+    def _preprocess_sequence(self, experience: Trajectory) -> Trajectory:
+        return experience if self._compute_value_and_advantage_in_train else self._preprocess(experience)
+
+    def _preprocess(self, experience: Trajectory) -> Trajectory:
+        """Fills `value_prediction`, `return` and `advantage` into the policy info of [B, T] or [T] rows."""
+        if experience.discount.shape.rank == 1:
+            batched = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], experience)
+            return tf.nest.map_structure(lambda tensor: tensor[0], self._preprocess(batched))
+        experience_checks.check_length(experience)
+        info = dict(experience.policy_info)
+        if self._compute_value_and_advantage_in_train:
+            present = masking.observation_mask(experience.step_type, experience.next_step_type)
+            observations = masking.replace_invalid_rows(experience.observation, present)
+            info["value_prediction"] = tf.stop_gradient(self._predict_values(observations, experience.step_type))
+        returns, advantages = self.compute_return_and_advantage(
+            preprocessing.next_time_steps_of(experience), info["value_prediction"]
+        )
+        # The last step's are unknown; zeros keep the length.
+        info["return"], info["advantage"] = (tf.pad(tensor, [[0, 0], [0, 1]]) for tensor in (returns, advantages))
+        return experience._replace(policy_info=info)
+
+    def _update_normalizers(self, trajectory: Trajectory) -> None:
+        step_types = (trajectory.step_type, trajectory.next_step_type)
+        present, transitions = masking.observation_mask(*step_types), masking.transition_mask(*step_types)
+        self.update_observation_normalizer(
+            tf.nest.map_structure(lambda tensor: tf.boolean_mask(tensor, present), trajectory.observation)
+        )
+        self.update_reward_normalizer(tf.boolean_mask(trajectory.reward, transitions))
+
+    def _normalized_rewards(self, rewards: Tensor) -> tf.Tensor:
+        step = self.train_step_counter
+        if self._debug_summaries:
+            summaries.write_histograms(step, rewards=rewards)
+            summaries.write_scalars(step, rewards_mean=tf.reduce_mean(rewards))
+        if self._reward_normalizer is None:
+            return rewards
+        normalized = self._reward_normalizer.normalize(
+            rewards, clip_value=self._config.reward_norm_clipping, center_mean=False
+        )
+        if self._debug_summaries:
+            summaries.write_histograms(step, rewards_normalized=normalized)
+            summaries.write_scalars(step, rewards_normalized_mean=tf.reduce_mean(normalized))
+        return normalized

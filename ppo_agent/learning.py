@@ -1,0 +1,222 @@
+"""The training of `PPOAgent`: one compiled call from experience to updated networks."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.agents.tf_agent import LossInfo
+from tf_agents.trajectories import Trajectory
+
+from ppo_agent import experience as experience_checks
+from ppo_agent import masking, optimizers, preprocessing, summaries, update
+from ppo_agent import returns as return_ops
+from ppo_agent.advantages import PPOAdvantages
+from ppo_agent.compilation import UpdateCompiler, padded_capacity, xla_is_faster
+from ppo_agent.objective import PPOLossInfo, PPOObjective
+from ppo_agent.preprocessing import TrainingBatch
+
+Nest = Any
+Tensor = Any
+
+STEP_REPORT = ("loss", *PPOLossInfo._fields, "entropy", "approx_kl", "gradient_norm")
+TRAIN_REPORT = (*STEP_REPORT, "explained_variance", "learning_rate", "adaptive_kl_beta", "mean_kl_divergence")
+
+
+class PPOLearning(PPOAdvantages, PPOObjective):
+    """Mix-in of `PPOAgent`: `train`, `loss` and `train_metrics`."""
+
+    _has_slots = False
+    _optimizer: Any
+    _report: tf.Variable
+    _shuffle_seed: tf.Variable
+    _compiler: UpdateCompiler
+    _summarize_grads_and_vars: bool
+
+    def train_metrics(self) -> dict[str, float]:
+        """What the last call of `train` reported.
+
+        Returns:
+            Means over its gradient steps: `loss`, its terms as in `PPOLossInfo`, `entropy` (nats), `approx_kl` (nats,
+            see `losses.approximate_kl`), `gradient_norm` (before clipping); and `explained_variance` of the returns by
+            the value predictions before the update, `learning_rate`, `adaptive_kl_beta` and `mean_kl_divergence` (NaN
+            without adaptive KL penalty) after it.
+        """
+        return dict(zip(TRAIN_REPORT, self._report.numpy().tolist(), strict=True))
+
+    def _train(self, experience: Nest, weights: Tensor | None) -> LossInfo:
+        trajectory = self._checked(experience)
+        if self._optimizer is None:
+            self._optimizer = optimizers.default_optimizer()
+        if not self._has_slots and not self._is_distributed():
+            optimizers.create_slots(self._optimizer, self._trained_variables())
+            self._has_slots = True
+        loss_info = self._call_update(trajectory, weights)
+        # In a graph the answer is a tensor; the summary operations ask it themselves.
+        if not tf.executing_eagerly() or tf.summary.should_record_summaries():
+            self._write_summaries()
+        return loss_info
+
+    def _call_update(self, trajectory: Trajectory, weights: Tensor | None) -> LossInfo:
+        if self._is_distributed():
+            return self._update(trajectory, weights, capacity=None, jit=False)
+        batch_size, length = trajectory.step_type.shape
+        jit = self._config.jit_compile
+        if jit is None:
+            jit = self._xla_is_faster(length)
+        capacity = None
+        if jit and length is not None:
+            capacity = padded_capacity(length, 32, 2) if self._is_recurrent else padded_capacity(batch_size * length)
+        return self._compiler(trajectory, weights, capacity, jit)
+
+    def _xla_is_faster(self, length: int | None) -> bool:
+        size = self._config.minibatch_size
+        if self._plain_graph_needed or size is None:
+            return False
+        rows = size * (length or 1) if self._is_recurrent else size
+        return xla_is_faster(rows, sum(int(np.prod(v.shape)) for v in self._trained_variables()))
+
+    def _loss(self, experience: Nest, weights: Tensor | None, training: bool) -> LossInfo:
+        batch = self._make_batch(self._checked(experience), weights)
+        rows, minibatches = self._deal_out(batch, capacity=None)
+        minibatch = update.select_minibatch(rows, minibatches, tf.constant(0))
+        return self._minibatch_loss(minibatch, self._debug_summaries, training).loss_info
+
+    def _checked(self, experience: Nest) -> Trajectory:
+        experience_checks.check_kind(experience)
+        if not isinstance(experience, Trajectory):
+            experience = self._as_trajectory(experience)
+        trajectory = experience_checks.as_tensors(experience, self.training_data_spec)
+        batch_size, length = trajectory.step_type.shape
+        if self._compute_value_and_advantage_in_train:
+            experience_checks.check_length(trajectory)
+            length = length and length - 1
+        known = batch_size and length
+        num_rows, unit = (batch_size, "sequences") if self._is_recurrent else (known and batch_size * length, "steps")
+        experience_checks.check_minibatch_size(self._config.minibatch_size, num_rows, unit)
+        return trajectory
+
+    def _update(self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None, jit: bool) -> LossInfo:
+        """The whole of `train`: batch, epochs, adaptive beta, normalisers, report; inside one compiled function."""
+        rows, minibatches = self._deal_out(self._make_batch(trajectory, weights), capacity)
+        last, means = self._run_epochs(rows, minibatches, jit)
+        mean_kl = self._adapt_beta(rows)
+        if self.update_normalizers_in_train:
+            self._update_normalizers(trajectory)
+        explained = return_ops.explained_variance(rows.returns, rows.old_values, rows.mask)
+        beta = float("nan") if self._adaptive_kl_beta is None else self._adaptive_kl_beta
+        rest = tf.stack([explained, optimizers.learning_rate(self._optimizer), beta, mean_kl])
+        self._report.assign(tf.concat([means, rest], axis=0))
+        loss, *extra = tf.unstack(last[: len(PPOLossInfo._fields) + 1])
+        return LossInfo(loss, PPOLossInfo(*extra))
+
+    def _make_batch(self, trajectory: Trajectory, weights: Tensor | None) -> TrainingBatch:
+        if self._compute_value_and_advantage_in_train:
+            mask = preprocessing.bootstrap_free_mask(trajectory)
+            trajectory = self._preprocess(trajectory)
+        else:
+            mask = preprocessing.precomputed_mask(trajectory)
+        batch = preprocessing.make_batch(trajectory, mask, weights, self._codec)
+        if self._debug_summaries:
+            normalized = masking.normalize_advantages(batch.advantages, mask)
+            summaries.write_nest_histograms(self.train_step_counter, "actions", trajectory.action)
+            summaries.write_histograms(self.train_step_counter, advantages_normalized=normalized)
+        return batch
+
+    def _deal_out(self, batch: TrainingBatch, capacity: Tensor | None) -> tuple[TrainingBatch, update.Minibatches]:
+        """Rows and plan; rows are padded to `capacity` so that a changing experience keeps its compiled shape."""
+        size = self._config.minibatch_size
+        if size is None:
+            return batch, update.whole_batch(self._config.num_epochs)
+        rows = batch if self._is_recurrent else preprocessing.flatten_time(batch)
+        if capacity is not None:
+            rows = preprocessing.pad_rows(rows, axis=1 if self._is_recurrent else 0, size=capacity)
+        seed = tf.stack([self._shuffle_seed, tf.cast(self.train_step_counter, tf.int64)])
+        return rows, update.make_minibatches(tf.reduce_any(rows.mask, axis=1), size, self._config.num_epochs, seed)
+
+    def _run_epochs(
+        self, rows: TrainingBatch, minibatches: update.Minibatches, jit: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        if self._is_distributed():
+            return update.run_unrolled(lambda index: self._step(rows, minibatches, index), minibatches)
+
+        def run(rows: TrainingBatch, *plan: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            dealt = update.Minibatches(minibatches.size, *plan)
+            return update.run_epochs(lambda index: self._step(rows, dealt, index), dealt.num_steps, len(STEP_REPORT))
+
+        return tf.function(run, jit_compile=jit, autograph=False)(rows, *minibatches[1:])
+
+    def _step(self, rows: TrainingBatch, minibatches: update.Minibatches, index: Tensor) -> tf.Tensor:
+        """Takes one gradient step and reports it, see `STEP_REPORT`."""
+        minibatch = update.select_minibatch(rows, minibatches, index)
+        # As in TF-Agents, only the first and the last epoch are summarised.
+        epoch = index // minibatches.count
+        recorded = (epoch == 0) | (epoch == self._config.num_epochs - 1)
+        with tf.summary.record_if(recorded) if self._plain_graph_needed else contextlib.nullcontext():
+            result, gradients = update.gradient_step(
+                lambda: self._minibatch_loss(minibatch, self._debug_summaries, training=True),
+                self._trained_variables(),
+                self._optimizer,
+                self._config.gradient_clipping,
+            )
+            if self._summarize_grads_and_vars and self._debug_summaries:
+                summaries.write_gradients_and_variables(self.train_step_counter, gradients)
+        self.train_step_counter.assign_add(1)
+        loss, extra = result.loss_info
+        return tf.stack([loss, *extra, *(result.metrics[name] for name in STEP_REPORT[len(extra) + 1 :])])
+
+    def _minibatch_loss(self, minibatch: TrainingBatch, debug_summaries: bool, training: bool) -> update.StepResult:
+        weights = minibatch.weights * masking.balanced_weights(minibatch.mask)
+        arguments = (
+            minibatch.time_steps,
+            minibatch.actions,
+            minibatch.action_log_probs,
+            minibatch.returns,
+            masking.normalize_advantages(minibatch.advantages, minibatch.mask),
+            minibatch.distribution_parameters,
+            weights,
+        )
+        if getattr(self.get_loss, "__func__", None) is PPOObjective.get_loss:
+            return self._evaluate_loss(*arguments, debug_summaries, minibatch.old_values, training)
+        # A pipeline has put its own loss in place: it does not tell the metrics.
+        unknown = {"entropy": tf.constant(float("nan")), "approx_kl": tf.constant(float("nan"))}
+        loss_info = self.get_loss(
+            *arguments, self.train_step_counter, debug_summaries, minibatch.old_values, training=training
+        )
+        return update.StepResult(loss_info, unknown)
+
+    def _adapt_beta(self, rows: TrainingBatch) -> Tensor:
+        if self._adaptive_kl_beta is None:
+            return float("nan")
+        divergence = self._kl_divergence(
+            rows.time_steps, rows.distribution_parameters, self._current_distribution(rows.time_steps)
+        )
+        divergence *= rows.weights * masking.balanced_weights(rows.mask)
+        self.update_adaptive_kl_beta(divergence)
+        return tf.reduce_mean(divergence)
+
+    def _write_summaries(self) -> None:
+        report = dict(zip(TRAIN_REPORT, tf.unstack(self._report), strict=True))
+        summaries.write_train_metrics(report, self.train_step_counter)
+        if self._summarize_grads_and_vars:
+            summaries.write_variables(self.train_step_counter, self._trained_variables())
+
+    def _trained_variables(self) -> list[tf.Variable]:
+        """Both networks' trainable variables, each once, in an order that is the same in every process."""
+        variables = {id(v): v for v in (*self._actor_net.trainable_weights, *self._value_net.trainable_weights)}
+        return sorted(variables.values(), key=lambda v: v.name)
+
+    @property
+    def _is_recurrent(self) -> bool:
+        return bool(self._actor_net.state_spec or self._value_net.state_spec)
+
+    @property
+    def _plain_graph_needed(self) -> bool:
+        return self._config.check_numerics or self._debug_summaries or self._summarize_grads_and_vars
+
+    def _is_distributed(self) -> bool:
+        """Whether gradient steps synchronise replicas, which TensorFlow does not allow inside a loop."""
+        mirrored = any(isinstance(v, tf.distribute.DistributedValues) for v in self._trained_variables())
+        return mirrored or tf.distribute.get_strategy().num_replicas_in_sync > 1
