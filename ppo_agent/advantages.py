@@ -94,13 +94,18 @@ class PPOAdvantages:
         returns, advantages = self.compute_return_and_advantage(
             preprocessing.next_time_steps_of(experience), info["value_prediction"]
         )
-        # The last step's are unknown; zeros keep the length.
-        info["return"], info["advantage"] = (tf.pad(tensor, [[0, 0], [0, 1]]) for tensor in (returns, advantages))
+        # What is unknown is 0, the last step's among it, which keeps the length.
+        unknown = preprocessing.rollout_ends(experience)
+        for name, known in (("return", returns), ("advantage", advantages)):
+            info[name] = tf.where(unknown, 0.0, tf.pad(known, [[0, 0], [0, 1]]))
         return experience._replace(policy_info=info)
 
-    def _update_normalizers(self, trajectory: Trajectory) -> None:
+    def _update_normalizers(self, trajectory: Trajectory, trained: Tensor) -> None:
+        """Takes all observations and rewards in; those of rows that were not trained on only if they are finite."""
         step_types = (trajectory.step_type, trajectory.next_step_type)
         present, transitions = masking.observation_mask(*step_types), masking.transition_mask(*step_types)
+        present &= trained | masking.finite_rows(trajectory.observation)
+        transitions &= trained | masking.finite_rows(trajectory.reward)
         self.update_observation_normalizer(
             tf.nest.map_structure(lambda tensor: tf.boolean_mask(tensor, present), trajectory.observation)
         )

@@ -67,7 +67,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if jit is None:
             jit = self._xla_is_faster(length)
         capacity = None
-        if jit and length is not None:
+        if jit and batch_size is not None and length is not None:
             capacity = padded_capacity(length, 32, 2) if self._is_recurrent else padded_capacity(batch_size * length)
         return self._compiler(trajectory, weights, capacity, jit)
 
@@ -100,11 +100,12 @@ class PPOLearning(PPOAdvantages, PPOObjective):
 
     def _update(self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None, jit: bool) -> LossInfo:
         """The whole of `train`: batch, epochs, adaptive beta, normalisers, report; inside one compiled function."""
-        rows, minibatches = self._deal_out(self._make_batch(trajectory, weights), capacity)
+        batch = self._make_batch(trajectory, weights)
+        rows, minibatches = self._deal_out(batch, capacity)
         last, means = self._run_epochs(rows, minibatches, jit)
         mean_kl = self._adapt_beta(rows)
         if self.update_normalizers_in_train:
-            self._update_normalizers(trajectory)
+            self._update_normalizers(trajectory, batch.mask)
         explained = return_ops.explained_variance(rows.returns, rows.old_values, rows.mask)
         beta = float("nan") if self._adaptive_kl_beta is None else self._adaptive_kl_beta
         rest = tf.stack([explained, optimizers.learning_rate(self._optimizer), beta, mean_kl])

@@ -49,6 +49,24 @@ def observation_mask(step_type: Tensor, next_step_type: Tensor) -> tf.Tensor:
     return ~((last & previous_last) | zero_padding)
 
 
+def finite_rows(nest: Nest) -> tf.Tensor:
+    """Tells rows without NaN and infinity.
+
+    Args:
+        nest: tensors [B, T, ...].
+
+    Returns:
+        A bool tensor [B, T].
+    """
+
+    def finite(tensor: tf.Tensor) -> tf.Tensor:
+        if not tensor.dtype.is_floating:
+            return tf.ones(tf.shape(tensor)[:2], tf.bool)
+        return tf.reduce_all(tf.math.is_finite(tensor), axis=list(range(2, tensor.shape.rank)))
+
+    return tf.reduce_all(tf.stack([finite(tensor) for tensor in tf.nest.flatten(nest)]), axis=0)
+
+
 def balanced_weights(mask: Tensor) -> tf.Tensor:
     """Scales a mask so that a mean over all rows equals the mean over the valid rows.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tf_agents.trajectories import TimeStep, Trajectory
+from tf_agents.trajectories import StepType, TimeStep, Trajectory
 
 from ppo_agent import distributions, masking
 from ppo_agent.distributions import ParameterCodec
@@ -46,19 +46,43 @@ def time_steps_of(trajectory: Trajectory) -> TimeStep:
 
 
 def next_time_steps_of(trajectory: Trajectory) -> TimeStep:
-    """What each of the first T - 1 actions led to, [B, T - 1, ...]."""
+    """What each of the first T - 1 actions led to, [B, T - 1, ...].
+
+    Where the row behind an action ends a rollout within the sequence (see `rollout_ends`), the step type is LAST and
+    the discount stays: the future is the value of that row's observation, and nothing further on has a part in it.
+    """
     return TimeStep(
-        step_type=trajectory.next_step_type[:, :-1],
+        step_type=tf.where(rollout_ends(trajectory)[:, 1:], StepType.LAST, trajectory.next_step_type[:, :-1]),
         reward=trajectory.reward[:, :-1],
         discount=trajectory.discount[:, :-1],
         observation=tf.nest.map_structure(lambda t: t[:, 1:], trajectory.observation),
     )
 
 
-def bootstrap_free_mask(trajectory: Trajectory) -> tf.Tensor:
-    """Valid rows of a raw experience: every transition but those at the last time index.
+def rollout_ends(trajectory: Trajectory) -> tf.Tensor:
+    """Rows within a sequence that, like the last time index, only serve to bootstrap from: their future is not there.
 
-    The last observation has no successor to tell what its action led to; only its value is used.
+    These are rows that no action led out of (bootstrap rows), rows of an unfinished episode that the first step of
+    another follows, and rows that padding follows where the observation behind would be needed.
+
+    Args:
+        trajectory: raw experience [B, T, ...].
+
+    Returns:
+        bool [B, T], the last time index not among them unless it is a bootstrap row.
+    """
+    step_type, next_step_type = trajectory.step_type, trajectory.next_step_type
+    no_action = (step_type != StepType.LAST) & (next_step_type == StepType.FIRST)
+    first_follows = tf.pad((step_type == StepType.FIRST)[:, 1:], [[0, 0], [0, 1]])
+    padding_follows = first_follows & tf.pad(no_action[:, 1:], [[0, 0], [0, 1]])
+    unfinished = (next_step_type == StepType.MID) | ((next_step_type == StepType.LAST) & padding_follows)
+    return no_action | (unfinished & first_follows & (trajectory.discount > 0))
+
+
+def bootstrap_free_mask(trajectory: Trajectory) -> tf.Tensor:
+    """Valid rows of a raw experience: every transition but those at the last time index and at other ends of rollouts.
+
+    Their observation has no successor to tell what the action led to; only its value is used.
 
     Args:
         trajectory: raw experience [B, T, ...].
@@ -67,7 +91,8 @@ def bootstrap_free_mask(trajectory: Trajectory) -> tf.Tensor:
         bool [B, T].
     """
     transitions = masking.transition_mask(trajectory.step_type, trajectory.next_step_type)
-    return transitions & (tf.range(tf.shape(transitions)[1]) < tf.shape(transitions)[1] - 1)
+    before_last = tf.range(tf.shape(transitions)[1]) < tf.shape(transitions)[1] - 1
+    return transitions & before_last & ~rollout_ends(trajectory)
 
 
 def precomputed_mask(trajectory: Trajectory) -> tf.Tensor:
