@@ -1,6 +1,7 @@
 """What the tests of the agent share: specs, small networks, random experience, and agents that skip tracing."""
 
 import numpy as np
+import oracles
 import tensorflow as tf
 from tf_agents.agents.ppo import ppo_actor_network
 from tf_agents.networks import (
@@ -143,7 +144,7 @@ def make_experience(agent, rng, batch=4, length=12, noise=0.3, end=0.25, truncat
         )
         info["value_prediction"] = values
     rows = Trajectory(step_type, observation, action, info, next_step_type, reward, discount)
-    return tf.nest.map_structure(lambda x: _padded(tf.convert_to_tensor(x), padding), rows)
+    return tf.nest.map_structure(lambda x: padded(tf.convert_to_tensor(x), padding), rows)
 
 
 def _perturbed(parameters, rng, noise):
@@ -157,7 +158,7 @@ def _perturbed_leaf(name, value, rng, noise):
     return tf.constant(value * np.exp(0.5 * change) if "scale" in name else value + change, tf.float32)
 
 
-def _padded(tensor, padding):
+def padded(tensor, padding):
     return tf.pad(tensor, [[0, 0], [0, padding]] + [[0, 0]] * (tensor.shape.rank - 2))
 
 
@@ -189,3 +190,68 @@ def copy_weights(source, target):
         pairs = zip(getattr(source, name).variables, getattr(target, name).variables, strict=True)
         for variable, other in pairs:
             other.assign(variable)
+
+
+def numpy_distribution(parameters):
+    """The oracle of distribution parameters [B, T, ...] in any nest: one part for each leaf of the actions."""
+    parts = []
+
+    def collect(nest):
+        if "logits" in nest:
+            parts.append(oracles.Categorical(np.asarray(nest["logits"])))
+        elif "loc" in nest:
+            scale = nest["scale"] if "scale" in nest else nest["scale_diag"]
+            parts.append(oracles.Normal(np.asarray(nest["loc"]), np.asarray(scale)))
+        else:
+            for key in sorted(nest):
+                collect(nest[key])
+
+    collect(parameters)
+    return oracles.Joint(parts)
+
+
+def expected_loss(agent, experience, weights=1.0):
+    """What `agent.loss(experience, weights)` must be; only the networks' forward pass is not NumPy.
+
+    The agent must have no reward normaliser that has seen anything, and no weight decay.
+    """
+    config, policy, rows = agent._config, agent.collect_policy, numpy_experience(experience)
+    batch = rows.reward.shape[0]
+    inputs = experience.observation, experience.step_type
+    current, _ = policy.apply_actor_network(*inputs, policy.get_initial_actor_state(batch))
+    values = policy.apply_value_network(*inputs, policy.get_initial_value_state(batch))[0].numpy()
+    steps = (x[:, :-1] for x in (rows.reward, rows.discount, rows.next_step_type))
+    returns, advantages, lambda_returns = oracles.returns_and_advantages(
+        *steps, values, config.discount_factor, config.lambda_value
+    )
+    if not config.use_gae:
+        advantages = returns - values[:, :-1]
+    elif config.use_td_lambda_return:
+        returns = lambda_returns
+    returns, advantages = (np.pad(x, [[0, 0], [0, 1]]) for x in (returns, advantages))
+    return oracles.ppo_loss(
+        oracles.trained_rows(rows.step_type, rows.next_step_type),
+        numpy_distribution(agent._codec.to_parameters(current)),
+        numpy_distribution(rows.policy_info["dist_params"]),
+        tf.nest.flatten(rows.action),
+        advantages,
+        values,
+        returns,
+        values,
+        weights,
+        clipping=config.importance_ratio_clipping,
+        value_clipping=config.value_clipping,
+        value_coef=config.value_pred_loss_coef,
+        entropy_coef=config.entropy_regularization,
+        beta=0.0 if agent._adaptive_kl_beta is None else agent._adaptive_kl_beta.numpy(),
+        kl_cutoff=config.kl_cutoff_factor * config.adaptive_kl_target,
+        kl_cutoff_coef=config.kl_cutoff_coef,
+        log_prob_clipping=config.log_prob_clipping,
+    )
+
+
+def assert_loss(loss_info, expected, rtol=2e-5, atol=1e-5):
+    """Compares a LossInfo with an `oracles.Loss`, all terms."""
+    np.testing.assert_allclose(loss_info.loss, expected.loss, rtol=rtol, atol=atol)
+    for name, value in loss_info.extra._asdict().items():
+        np.testing.assert_allclose(value, getattr(expected, name), rtol=rtol, atol=atol, err_msg=name)

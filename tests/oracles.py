@@ -240,3 +240,19 @@ def clipped_by_global_norm(gradients, bound):
     norm = np.sqrt(sum(np.sum(np.square(np.float64(g))) for g in gradients))
     factor = bound / max(norm, bound) if bound else 1.0
     return [factor * g for g in gradients], norm
+
+
+class Joint:
+    """Independent distributions, one for each leaf of a nest."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def log_prob(self, actions):
+        return sum(p.log_prob(a) for p, a in zip(self.parts, actions, strict=True))
+
+    def entropy(self):
+        return sum(p.entropy() for p in self.parts)
+
+    def kl(self, other):
+        return sum(p.kl(o) for p, o in zip(self.parts, other.parts, strict=True))
