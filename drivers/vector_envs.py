@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,8 +14,8 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 EnvLike = str | Callable[..., gym.Env] | VectorEnv
 
 VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
-# Extras of this package, by the extra that gymnasium names in its messages.
-_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "mujoco-py": "mujoco", "atari": "atari"}
+# Extras of this package, by the modules that hold the environments.
+_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
 _ATARI_NAMESPACE = "ALE/"
 # Fewer CartPoles step faster one by one: 1, 2, 4, 8 and 32 took 33, 55, 93, 181 and 604 us a vector step on a busy
 # machine, gymnasium's vectorised form 87, 72, 86, 76 and 103 us.
@@ -139,15 +138,20 @@ def _make(make: Callable[[], Any], env_id: str) -> Any:
 
 def _reason(env_id: str, error: Exception) -> str:
     """Returns the end of the sentence 'env_name is X, ...'."""
-    if env_id.startswith(_ATARI_NAMESPACE) and isinstance(error, ImportError):
-        return 'which needs the Atari emulator, which is not installed: run pip install "ppo-agent[atari]".'
-    extra = re.search(r"gymnasium\[([\w-]+)\]", str(error))
-    if isinstance(error, gym.error.DependencyNotInstalled) and extra and extra[1] in _EXTRAS:
-        extra_name = _EXTRAS[extra[1]]
-        return f'which needs a package that is not installed: run pip install "ppo-agent[{extra_name}]".'
+    if isinstance(error, (gym.error.DependencyNotInstalled, ModuleNotFoundError)) and (extra := _extra(env_id)):
+        return f'which needs a package that is not installed: run pip install "ppo-agent[{extra}]".'
     if isinstance(error, (gym.error.DependencyNotInstalled, ImportError)):
         return f"which cannot be imported: {_first_sentence(error)}"
     return f"expected an environment that gymnasium knows: {_first_sentence(error)}"
+
+
+def _extra(env_id: str) -> str | None:
+    """Returns this package's extra that the environment needs, None if none of them is of use."""
+    if env_id.startswith(_ATARI_NAMESPACE):
+        return _EXTRAS["ale_py"]
+    spec = gym.registry.get(env_id.rpartition(":")[2])
+    entry_point = spec.entry_point if spec and isinstance(spec.entry_point, str) else ""
+    return next((extra for module, extra in _EXTRAS.items() if entry_point.startswith(module)), None)
 
 
 def _first_sentence(error: Exception) -> str:

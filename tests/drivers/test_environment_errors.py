@@ -35,25 +35,24 @@ def test_bad_arguments(arguments, error, text):
     assert str(info.value).endswith(".")
 
 
-@pytest.mark.parametrize(("extra", "module"), [("box2d", "Box2D"), ("mujoco", "mujoco")])
-def test_a_missing_extra_is_named(extra, module, monkeypatch):
-    def make():
-        raise gym.error.DependencyNotInstalled(
-            f"{module} is not installed, you can install it by run `pip install swig` and `gymnasium[{extra}]`"
-        )
-
-    gym.register("NeedsMore-v0", make)
-    try:
-        with pytest.raises(ValueError, match=rf"'NeedsMore-v0', .* run pip install \"ppo-agent\[{extra}\]\"\."):
-            GymnasiumEnvironment("NeedsMore-v0")
-    finally:
-        del gym.registry["NeedsMore-v0"]
-
-
-def test_the_missing_atari_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ale_py", None)
-    with pytest.raises(ValueError, match=r'ALE/Pong-v5.* run pip install "ppo-agent\[atari\]"'):
-        GymnasiumEnvironment("ALE/Pong-v5")
+@pytest.mark.parametrize(
+    ("env_name", "extra", "modules"),
+    [
+        ("LunarLander-v3", "box2d", ["Box2D"]),
+        ("HalfCheetah-v5", "mujoco", ["mujoco"]),
+        ("HalfCheetah-v5", "mujoco", ["imageio"]),
+        ("ALE/Pong-v5", "atari", ["ale_py"]),
+    ],
+)
+def test_a_missing_extra_is_named(env_name, extra, modules, monkeypatch):
+    """Whether or not the extra is installed here."""
+    for module in list(sys.modules):
+        if module.startswith(("gymnasium.envs.box2d", "gymnasium.envs.mujoco")):
+            monkeypatch.delitem(sys.modules, module)
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=rf"'{env_name}', .* run pip install \"ppo-agent\[{extra}\]\"\.$"):
+        GymnasiumEnvironment(env_name)
 
 
 def test_another_missing_package_is_named(monkeypatch):
