@@ -186,6 +186,7 @@ WRONG_FLAGS = {
     "unknown environment": (["--env_name=NoSuch-v0"], ["env_name", "NoSuch"]),
     "minibatch": (["--minibatch_size=4096", "--total_environment_steps=100"], ["minibatch_size", "4096", "96"]),
     "steps": (["--total_environment_steps=3"], ["total_environment_steps", "3", "num_environments"]),
+    "categories": (["--env_name=FrozenLake-v1", "--preset=none"], ["normalize_observations", "categories"]),
     "discount": (["--discount_factor=1.5"], ["discount_factor", "1.5"]),
     "not writable": (["--root_dir=/dev/null/run"], ["root_dir", "/dev/null/run"]),
     "nothing to resume": (["--resume"], ["root_dir", "resume"]),

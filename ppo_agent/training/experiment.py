@@ -46,6 +46,7 @@ def build(env_name: str, settings: Settings, seed: int) -> Experiment:
     """
     seed_everything(seed)
     env = GymnasiumEnvironment(env_name, num_environments=settings.num_environments, seed=seed)
+    check_normalization(env, settings)
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     agent = make_agent(env, settings, optimizer)
     statistics = EpisodeStatistics()
@@ -97,6 +98,15 @@ def make_agent(env: GymnasiumEnvironment, settings: Settings, optimizer: Any) ->
         agent = PPOClipAgent(time_step_spec, action_spec, importance_ratio_clipping=clipping, **common)
     agent.initialize()
     return agent
+
+
+def check_normalization(env: GymnasiumEnvironment, settings: Settings) -> None:
+    """Raises ValueError if observations shall be normalised that are categories."""
+    leaves = tf.nest.flatten(env.observation_spec())
+    if settings.normalize_observations and any(spec.dtype.is_integer and spec.shape.rank == 0 for spec in leaves):
+        raise ValueError(
+            "normalize_observations is true, expected false where observations hold categories, which are not numbers."
+        )
 
 
 def general_preset(env_name: str) -> presets.Preset:

@@ -50,9 +50,18 @@ class RunDirectory:
             raise FlagError(f"root_dir is {str(self.path)!r}, expected the folder of a run, because resume is given.")
 
     def create(self) -> None:
-        """Makes the folder and those for events."""
-        for folder in (self.train_events, self.eval_events):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Makes the folder and those for events.
+
+        Raises:
+            FlagError: the system does not let it.
+        """
+        try:
+            for folder in (self.train_events, self.eval_events):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FlagError(
+                f"root_dir is {str(self.path)!r}, expected a folder that can be written: {error.strerror}."
+            ) from error
 
 
 def default_root_dir(env_name: str) -> Path:

@@ -170,7 +170,7 @@ def _result(request: Request, loop: TrainingLoop, *, interrupted: bool) -> dict[
         "train_steps": int(loop.agent.train_step_counter),
         "wall_time_s": round(loop.wall_time(), 3),
         "start_up_time_s": round(tally.start_up_time_s, 3),
-        "steps_per_second": round(tally.timed_steps / tally.timed_s, 1) if tally.timed_s else None,
+        "steps_per_second": round(_steps_per_second(loop), 1),
         "collect_time_s": round(tally.collect_time_s, 3),
         "train_time_s": round(tally.train_time_s, 3),
         "final_train_return_mean": _known(loop.final_train_return_mean),
@@ -179,6 +179,15 @@ def _result(request: Request, loop: TrainingLoop, *, interrupted: bool) -> dict[
         "num_eval_episodes": 0 if interrupted else request.num_eval_episodes,
         "interrupted": interrupted,
     }
+
+
+def _steps_per_second(loop: TrainingLoop) -> float:
+    """After the first iteration; over the whole of a run that has only one."""
+    tally = loop.tally
+    if tally.timed_s > 0:
+        return tally.timed_steps / tally.timed_s
+    seconds = tally.collect_time_s + tally.train_time_s
+    return loop.environment_steps / seconds if seconds else 0.0
 
 
 def _summary(result: Mapping[str, Any], directory: RunDirectory) -> str:

@@ -66,6 +66,12 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
             RunDirectory(path).check(resume=False)
 
 
+def test_a_folder_that_cannot_be_made_is_a_wrong_flag(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FlagError, match="root_dir is .* expected a folder that can be written"):
+        RunDirectory(tmp_path / "file" / "run").create()
+
+
 def test_default_folders_differ(in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_directory.time, "strftime", lambda _: "now")
     first = default_root_dir("my_module:ns/Task-v0")
