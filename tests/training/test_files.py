@@ -68,7 +68,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_wrong_flag(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FlagError, match="root_dir is .* expected a folder that can be written"):
+    with pytest.raises(FlagError, match=r"root_dir is .* expected a folder that can be written"):
         RunDirectory(tmp_path / "file" / "run").create()
 
 
