@@ -26,7 +26,8 @@ def next_step_autoreset(env: VectorEnv) -> VectorEnv | SameStepAdapter:
     Raises:
         ValueError: The environment does not say how it resets, or does not reset by itself.
     """
-    mode = env.metadata.get("autoreset_mode")
+    # gymnasium 1.3 shares the metadata of all vector environments of a class: their attribute is their own.
+    mode = getattr(env.unwrapped, "autoreset_mode", env.metadata.get("autoreset_mode"))
     if mode == AutoresetMode.NEXT_STEP:
         return env
     if mode == AutoresetMode.SAME_STEP:

@@ -23,6 +23,13 @@ def test_the_adapter_is_a_next_step_environment():
             np.testing.assert_array_equal(a, b)
 
 
+def test_environments_of_one_class_do_not_mix_up_their_modes():
+    same = SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
+    later = SyncVectorEnv([Counter])
+    assert next_step_autoreset(same) is not same
+    assert next_step_autoreset(later) is later
+
+
 def test_a_reset_forgets_what_ended():
     adapter = next_step_autoreset(SyncVectorEnv([functools.partial(Counter, 1), Counter], autoreset_mode="SameStep"))
     adapter.reset()
