@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import tensorflow as tf
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
 
 from ppo_agent.drivers import GymnasiumEnvironment
@@ -63,9 +64,10 @@ def load(directory: Path, env: GymnasiumEnvironment) -> Act:
 
 
 def _check_fit(act: _SavedAct, directory: Path, env: GymnasiumEnvironment) -> None:
-    time_step = env.current_numpy()
+    # Not the environment's own first step: it would lose the seed, and be recorded.
+    zeros = tensor_spec.zero_spec_nest(env.time_step_spec(), outer_dims=[env.batch_size])
     try:
-        found = act(time_step)
+        found = act(tf.nest.map_structure(lambda tensor: tensor.numpy(), zeros))
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         shapes = tf.nest.map_structure(np.shape, env.time_step_spec().observation)
         raise ValueError(
