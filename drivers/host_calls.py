@@ -43,6 +43,19 @@ def to_arrays(values: Nest) -> Nest:
     return tf.nest.map_structure(lambda x: x.numpy() if tf.is_tensor(x) else x, values)
 
 
+def plain(values: Nest) -> Nest:
+    """Returns the nest in plain containers, in place of the wrappers that `tf.Module` puts around its attributes.
+
+    The wrappers are slow, and nests made from them are wrapped again.
+    """
+    if isinstance(values, dict):
+        return {key: plain(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        kind, parts = values.__class__, [plain(value) for value in values]
+        return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+    return values
+
+
 def with_outer_dims(spec: Nest, *dims: int | None) -> Nest:
     """Returns the specs with `dims` put before their shapes, for instance [B, T]."""
     return tf.nest.map_structure(lambda leaf: tf.TensorSpec([*dims, *leaf.shape], leaf.dtype), spec)

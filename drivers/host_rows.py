@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.utils import nest_utils
 
 from ppo_agent.drivers import host_calls
 
@@ -21,6 +22,7 @@ class HostRows:
 
     Attributes:
         data_spec: Nest of `tf.TensorSpec` of one row of one environment.
+        leaf_specs: (path, spec) of each leaf.
         read_spec: Of what `read` returns.
     """
 
@@ -32,8 +34,9 @@ class HostRows:
             batch_size: B.
             max_length: Most rows per environment.
         """
-        self.data_spec = data_spec
+        self.data_spec = data_spec = host_calls.plain(data_spec)
         self.read_spec = (host_calls.with_outer_dims(data_spec, batch_size, None), tf.TensorSpec([None], tf.int64))
+        self.leaf_specs = nest_utils.flatten_with_joined_paths(data_spec)
         self._empty = tf.nest.map_structure(
             lambda leaf: np.zeros([batch_size, 0, *leaf.shape], leaf.dtype.as_numpy_dtype), data_spec
         )

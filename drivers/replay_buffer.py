@@ -210,21 +210,39 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         Raises:
             ValueError: They do not fit; names the leaf.
         """
-        expected = dict(nest_utils.flatten_with_joined_paths(self._rows.data_spec))
-        found = dict(nest_utils.flatten_with_joined_paths(items))
-        if expected.keys() != found.keys():
-            missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-            raise ValueError(f"items does not fit the data_spec: leaves missing {missing}, unexpected {extra}.")
-        for path, spec in expected.items():
-            value = found[path] if hasattr(found[path], "dtype") else np.asarray(found[path])
-            shape = [self._batch_size] + [None] * time_dims + list(spec.shape)
-            if not spec.dtype == value.dtype or not tf.TensorShape(shape).is_compatible_with(value.shape):
+        try:
+            tf.nest.assert_same_structure(self._rows.data_spec, items)
+        except (TypeError, ValueError):
+            raise ValueError(_structure_difference(self._rows.data_spec, items)) from None
+        values = tf.nest.flatten(items)
+        for (path, spec), value in zip(self._rows.leaf_specs, values, strict=True):
+            shape = (self._batch_size, *[None] * time_dims, *spec.shape)
+            if not _fits(value, shape, spec.dtype):
+                array = value if hasattr(value, "dtype") else np.asarray(value)
                 raise ValueError(
-                    f"items leaf '{path}' has shape {tuple(value.shape)} and dtype {tf.as_dtype(value.dtype).name}, "
-                    f"expected shape {tuple(shape)} and dtype {spec.dtype.name}."
+                    f"items leaf '{path}' has shape {tuple(array.shape)} and dtype {tf.as_dtype(array.dtype).name}, "
+                    f"expected shape {shape} and dtype {spec.dtype.name}."
                 )
-        if time_dims and len({value.shape[1] for value in found.values()}) > 1:
-            raise ValueError("items has leaves of different numbers of time steps.")
+        if time_dims and len({value.shape[1] for value in values}) > 1:
+            raise ValueError("items has leaves of different numbers of time steps, expected the same in all.")
+
+
+def _fits(value: Any, shape: tuple[int | None, ...], dtype: tf.DType) -> bool:
+    """Returns whether an array or tensor has the shape, where None is any size, and the dtype."""
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    if not isinstance(value, np.ndarray):
+        return value.dtype == dtype and value.shape.is_compatible_with(shape)
+    sizes = zip(value.shape, shape, strict=False)
+    return value.ndim == len(shape) and value.dtype == dtype and all(n in (size, None) for size, n in sizes)
+
+
+def _structure_difference(expected: Nest, found: Nest) -> str:
+    """Returns a sentence that names the leaves that are missing or too many."""
+    expected_paths, paths = (
+        {path for path, _ in nest_utils.flatten_with_joined_paths(nest)} for nest in (expected, found)
+    )
+    missing, extra = sorted(expected_paths - paths), sorted(paths - expected_paths)
+    return f"items does not fit the data_spec: leaves missing {missing}, unexpected {extra}."
 
 
 def _unstack(values: Nest, count: int, axis: int) -> tuple[Nest, ...]:

@@ -220,10 +220,10 @@ def to_trajectory(rollout: Rollout, bootstrap_row: bool) -> trajectory.Trajector
 def _append_like(values: Any, number: float) -> Any:
     """Returns [B, T + 1, ...] with `number` in the last row."""
     last = values[:, -1:]
-    if tf.is_tensor(last):
-        return _concat([values, tf.zeros_like(last) + tf.cast(number, last.dtype)])
-    return _concat([values, np.full_like(last, number)])
+    if isinstance(last, np.ndarray):
+        return _concat([values, np.full_like(last, number)])
+    return _concat([values, tf.zeros_like(last) + tf.cast(number, last.dtype)])
 
 
 def _concat(parts: list[Any]) -> Any:
-    return tf.concat(parts, axis=1) if tf.is_tensor(parts[0]) else np.concatenate(parts, axis=1)
+    return np.concatenate(parts, axis=1) if isinstance(parts[0], np.ndarray) else tf.concat(parts, axis=1)

@@ -60,6 +60,10 @@ class RolloutDriver(driver.Driver):
         self._counts_boundaries = counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
         self._numpy_policy = find_numpy_policy(policy) if hasattr(env, "step_numpy") else None
+        step_spec = policy.policy_step_spec
+        self._step_dtypes = tf.nest.map_structure(
+            lambda spec: spec.dtype.as_numpy_dtype, host_calls.plain((step_spec.action, step_spec.info))
+        )
         self._collect_compiled = tf.function(self._collect_in_graph, autograph=False)
 
     def _collect(
@@ -96,11 +100,7 @@ class RolloutDriver(driver.Driver):
             StopRule(int(target), int(limit), self._counts_boundaries),
         )
         if rollout.action is not None:
-            spec = self.policy.policy_step_spec
-            action, info = (
-                tf.nest.map_structure(_as_dtype, *pair)
-                for pair in ((spec.action, rollout.action), (spec.info, rollout.policy_info))
-            )
+            action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
             self._sinks.observe(rollout._replace(action=action, policy_info=info))
         return tf.nest.map_structure(tf.convert_to_tensor, time_step)
 
@@ -118,8 +118,8 @@ class RolloutDriver(driver.Driver):
             self._sinks.observe(host_calls.to_arrays(rollout))
 
 
-def _as_dtype(spec: tf.TensorSpec, value: np.ndarray) -> np.ndarray:
-    return value.astype(spec.dtype.as_numpy_dtype, copy=False)
+def _as_dtype(value: np.ndarray, dtype: Any) -> np.ndarray:
+    return value.astype(dtype, copy=False)
 
 
 def check_count(name: str, value: Any) -> Any:
