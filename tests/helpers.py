@@ -170,7 +170,7 @@ def numpy_experience(experience):
 def state_of(agent):
     """Everything that `train` may change, by name, copied."""
     parts = {"step": agent.train_step_counter, "beta": agent._adaptive_kl_beta}
-    parts |= {f"variable {i} {v.name}": v for i, v in enumerate(agent._trained_variables())}
+    parts |= {f"variable {i}": v for i, v in enumerate(agent._trained_variables())}
     for name in ("_observation_normalizer", "_reward_normalizer"):
         normalizer = getattr(agent, name)
         if normalizer is not None:
