@@ -5,11 +5,18 @@ before tensorflow: it sees to it that TensorFlow uses the Keras that TF-Agents n
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from ppo_agent import _stack
 
 _stack.prepare()
+
+_CHECKOUT = os.path.dirname(os.path.dirname(__file__))
+if all(os.path.isfile(os.path.join(_CHECKOUT, name)) for name in ("setup.py", "networks/__init__.py")):
+    # `python -m ppo_agent.train` in the checkout takes this folder instead of the installed package, and setup.py maps
+    # networks/ and drivers/ into the package only when it is installed.
+    __path__.append(_CHECKOUT)
 
 if TYPE_CHECKING:
     from ppo_agent.agent import PPOAgent, PPOLossInfo
