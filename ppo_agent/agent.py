@@ -21,7 +21,7 @@ from ppo_agent.distributions import ParameterCodec
 from ppo_agent.learning import TRAIN_REPORT, PPOLearning
 from ppo_agent.normalizers import StreamingNormalizer
 from ppo_agent.objective import PPOLossInfo
-from ppo_agent.policy import PPOPolicy, check_is_network, create_variables
+from ppo_agent.policy import PPOPolicy, check_is_network, check_output, create_variables
 
 Nest = Any
 
@@ -143,9 +143,13 @@ class PPOAgent(PPOLearning, TFAgent):
         self._compute_value_and_advantage_in_train = compute_value_and_advantage_in_train
         self.update_normalizers_in_train = update_normalizers_in_train
         self._create_state(time_step_spec.observation)
-        self._codec = ParameterCodec(
-            actor_net, create_variables(actor_net, time_step_spec, self._observation_normalizer, "actor_net")
+        actor_output, value_output = (
+            create_variables(net, time_step_spec, self._observation_normalizer, name)
+            for net, name in ((actor_net, "actor_net"), (value_net, "value_net"))
         )
+        self._codec = ParameterCodec(actor_net, actor_output)
+        check_output("actor_net", actor_output, "action_spec", action_spec)
+        check_output("value_net", value_output, "one value for each observation", tf.TensorSpec([], tf.float32))
         collect_policy = self._make_policy(time_step_spec, action_spec, collect=True)
         policy = self._make_policy(time_step_spec, action_spec, collect=False)
         super().__init__(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+from tf_agents.distributions import utils as distribution_utils
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, policy_step
-from tf_agents.distributions import utils as distribution_utils
 from tf_agents.utils import nest_utils, tensor_normalizer
 
 from ppo_agent.distributions import ParameterCodec
@@ -58,9 +58,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
         actor_output_spec = create_variables(actor_network, time_step_spec, observation_normalizer, "actor_network")
         value_output_spec = create_variables(value_network, time_step_spec, observation_normalizer, "value_network")
         nest_utils.assert_value_spec(value_output_spec, "value_network")
-        distribution_utils.assert_specs_are_compatible(
-            actor_output_spec, action_spec, "actor_network output spec does not match action spec"
-        )
+        check_output("actor_network", actor_output_spec, "action_spec", action_spec)
         self._collect = collect
         self._emits_values = collect and not compute_value_and_advantage_in_train
         self._codec = ParameterCodec(actor_network, actor_output_spec) if collect else None
@@ -222,11 +220,45 @@ def create_variables(
     observation_spec = time_step_spec.observation
     if observation_normalizer is not None:
         observation_spec = tf.nest.map_structure(_normalized_spec, observation_spec)
+    _check_input(name, net, observation_spec)
     try:
         return net.create_variables(observation_spec)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{name} does not accept observations of the spec {observation_spec}: {reason}") from error
+
+
+def _check_input(name: str, net: network.Network, observation_spec: Nest) -> None:
+    """Checks what `Network.__call__` will; a network that has its own, as ours do, checks and converts there."""
+    if net.input_tensor_spec is None or type(net).__call__ is not network.Network.__call__:
+        return
+    try:
+        nest_utils.assert_matching_dtypes_and_inner_shapes(
+            observation_spec, net.input_tensor_spec, net, "observations", "input_tensor_spec", allow_extra_fields=True
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} was built for observations of the spec {net.input_tensor_spec}, expected {observation_spec}."
+        ) from error
+
+
+def check_output(name: str, output_spec: Nest, expected_name: str, expected: Nest) -> None:
+    """Raises ValueError unless a network's output has the structure, dtypes and shapes of a spec.
+
+    Args:
+        name: what the network is called in the error.
+        output_spec: what its `create_variables` returned.
+        expected_name: what the spec is called in the error.
+        expected: nest of TensorSpecs.
+    """
+    found = tf.nest.map_structure(
+        lambda s: tf.TensorSpec(s.event_shape, s.dtype) if isinstance(s, distribution_utils.DistributionSpecV2) else s,
+        output_spec,
+    )
+    try:
+        distribution_utils.assert_specs_are_compatible(output_spec, expected, "")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} emits {found}, expected {expected_name}: {expected}.") from error
 
 
 def _normalized_spec(spec: tf.TensorSpec) -> tf.TensorSpec:
