@@ -11,9 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tf_agents.distributions import utils as distribution_utils
 from tf_agents.networks import network
 from tf_agents.specs import distribution_spec
-from tf_agents.distributions import utils as distribution_utils
 from tf_agents.utils import nest_utils
 
 Nest = Any

@@ -155,7 +155,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         # As in TF-Agents, only the first and the last epoch are summarised.
         epoch = index // minibatches.count
         recorded = (epoch == 0) | (epoch == self._config.num_epochs - 1)
-        with tf.summary.record_if(recorded) if self._plain_graph_needed else contextlib.nullcontext():
+        with summaries.recording(recorded) if self._plain_graph_needed else contextlib.nullcontext():
             result, gradients = update.gradient_step(
                 lambda: self._minibatch_loss(minibatch, self._debug_summaries, training=True),
                 self._trained_variables(),
@@ -199,7 +199,8 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         return tf.reduce_mean(divergence)
 
     def _write_summaries(self) -> None:
-        report = dict(zip(TRAIN_REPORT, tf.unstack(self._report), strict=True))
+        values = self._report.numpy() if tf.executing_eagerly() else tf.unstack(self._report)
+        report = dict(zip(TRAIN_REPORT, values, strict=True))
         summaries.write_train_metrics(report, self.train_step_counter)
         if self._summarize_grads_and_vars:
             summaries.write_variables(self.train_step_counter, self._trained_variables())

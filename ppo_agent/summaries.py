@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.scalar import summary_v2
 from tf_agents.utils import eager_utils
 
 from ppo_agent.losses import SurrogateMetrics
@@ -23,6 +26,13 @@ _LOSSES = (
 _DIAGNOSTICS = ("clip_fraction", "approx_kl", "explained_variance", "gradient_norm")
 
 
+@contextlib.contextmanager
+def recording(condition: Tensor) -> Iterator[None]:
+    """Records summaries where a condition holds, under their own names: a loop would put `while/` in front of them."""
+    with tf.summary.record_if(condition), tf.compat.v1.name_scope(None):
+        yield
+
+
 def write_train_metrics(metrics: Mapping[str, Tensor], step: Tensor) -> None:
     """Writes the scalars of one call of `train`, means over its gradient steps.
 
@@ -30,18 +40,22 @@ def write_train_metrics(metrics: Mapping[str, Tensor], step: Tensor) -> None:
         metrics: scalars by name, see `PPOAgent.train_metrics`.
         step: the train step to write them at.
     """
-    for name in (*_LOSSES, "entropy"):
-        tf.summary.scalar(f"Losses/{name}", metrics[name], step)
-    tf.summary.scalar("Losses/total_abs_loss", tf.add_n([tf.abs(metrics[name]) for name in _LOSSES]), step)
-    tf.summary.scalar("LearningRate/learning_rate", metrics["learning_rate"], step)
-    for name in _DIAGNOSTICS:
-        tf.summary.scalar(f"Diagnostics/{name}", metrics[name], step)
+    scalars = {f"Losses/{name}": metrics[name] for name in (*_LOSSES, "entropy")}
+    scalars["Losses/total_abs_loss"] = sum(abs(metrics[name]) for name in _LOSSES)
+    scalars["LearningRate/learning_rate"] = metrics["learning_rate"]
+    write_scalars(step, **scalars, **{f"Diagnostics/{name}": metrics[name] for name in _DIAGNOSTICS})
 
 
 def write_scalars(step: Tensor, **scalars: Tensor) -> None:
     """Writes scalars under their names."""
-    for name, value in scalars.items():
-        tf.summary.scalar(name, value, step)
+    if not tf.executing_eagerly():
+        for name, value in scalars.items():
+            tf.summary.scalar(name, value, step)
+        return
+    # All in one operation: each call of tf.summary.scalar takes some 200 us.
+    parts = [summary_v2.scalar_pb(name, np.float32(value)).SerializeToString() for name, value in scalars.items()]
+    # Protocol buffers in a row are one with all their repeated fields.
+    tf.summary.experimental.write_raw_pb(b"".join(parts), step)
 
 
 def write_histograms(step: Tensor, **values: Tensor) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from ppo_agent import summaries
 from ppo_agent.training.run_directory import RunDirectory
 
 
@@ -29,12 +30,12 @@ class Events:
 
     def write_iteration(self, row: Mapping[str, float]) -> None:
         """Writes what is known of the episodes of an iteration, see `metrics_table.COLUMNS`."""
-        step = int(row["environment_steps"])
-        with self.train_writer.as_default(step=step):
-            if not math.isnan(row["episode_return_mean"]):
-                tf.summary.scalar("Metrics/AverageReturn", row["episode_return_mean"])
-                tf.summary.scalar("Metrics/AverageEpisodeLength", row["episode_length_mean"])
-            tf.summary.scalar("Metrics/StepsPerSecond", row["steps_per_second"])
+        scalars = {"Metrics/StepsPerSecond": row["steps_per_second"]}
+        if not math.isnan(row["episode_return_mean"]):
+            scalars["Metrics/AverageReturn"] = row["episode_return_mean"]
+            scalars["Metrics/AverageEpisodeLength"] = row["episode_length_mean"]
+        with self.train_writer.as_default():
+            summaries.write_scalars(int(row["environment_steps"]), **scalars)
 
     def write_evaluation(self, mean_return: float, environment_steps: int) -> None:
         """Writes the result of an evaluation into eval/."""
