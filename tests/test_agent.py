@@ -1,0 +1,235 @@
+"""The agent as a whole: what is easy to miss in TF-Agents' PPOAgent, the metrics of `train`, and its state."""
+
+import helpers
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+from tf_agents.policies import greedy_policy
+
+import ppo_agent
+from ppo_agent import update
+
+PLAIN = {"normalize_rewards": False, "normalize_observations": False}
+CLIP = {"importance_ratio_clipping": 0.2, "use_gae": True}
+NO_KL = {"initial_adaptive_kl_beta": 0.0, "kl_cutoff_factor": 0.0}
+
+
+def test_the_last_time_index_serves_as_bootstrap_alone(rng):
+    agent = helpers.make_agent(**CLIP, **PLAIN)
+    rows = helpers.numpy_experience(helpers.make_experience(agent, rng, end=0.0))
+    expected = agent.loss(rows)
+    rows.reward[:, -1], rows.action[:, -1], rows.discount[:, -1] = 7.0, 0.3, 0.0
+    for parameter in tf.nest.flatten(rows.policy_info):
+        parameter[:, -1] += 1.0
+    np.testing.assert_allclose(agent.loss(rows).loss, expected.loss, rtol=1e-6)
+    rows.observation[:, -1] += 5.0
+    assert abs(agent.loss(rows).loss - expected.loss) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["ours", "rnn"])
+def test_two_time_steps_are_enough(rng, kind):
+    agent = helpers.make_agent(kind, **CLIP, **PLAIN, num_epochs=1)
+    experience = helpers.make_experience(agent, rng, length=2, end=0.0)
+    expected = helpers.expected_loss(agent, experience)
+    helpers.assert_loss(agent.train(experience), expected)
+
+
+def test_old_log_probabilities_come_from_the_stored_parameters(rng):
+    agent = helpers.make_agent("legacy", **CLIP, **PLAIN, **NO_KL)
+    experience = helpers.make_experience(agent, rng, noise=0.0)
+    loss_info = agent.loss(experience)
+    np.testing.assert_allclose(loss_info.extra.clip_fraction, 0.0, atol=1e-6)
+    moved = experience._replace(
+        policy_info={
+            "dist_params": {
+                **experience.policy_info["dist_params"],
+                "loc": experience.policy_info["dist_params"]["loc"] + 1.0,
+            }
+        }
+    )
+    assert agent.loss(moved).extra.clip_fraction > 0.3
+
+
+def test_loss_info_is_that_of_the_last_gradient_step_before_its_update(rng):
+    keywords = {**CLIP, **PLAIN, **NO_KL, "compute_value_and_advantage_in_train": False}
+    once, twice = (helpers.make_agent(**keywords, num_epochs=n) for n in (1, 2))
+    helpers.copy_weights(once, twice)
+    experience = once.preprocess_sequence(helpers.make_experience(once, rng))
+    once.train(experience)
+    expected, actual = once.loss(experience), twice.train(experience)
+    for x, y in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_beta_is_adapted_once_after_all_epochs_by_the_distance_gone(rng):
+    agent = helpers.make_agent(initial_adaptive_kl_beta=2.0, kl_cutoff_factor=0.0, num_epochs=3, use_gae=True)
+    helpers.prime_normalizers(agent, rng)
+    experience = helpers.make_experience(agent, rng)
+    normalized = agent._observation_normalizer.normalize(experience.observation)
+    loss_info = agent.train(experience)
+    present, _ = agent.actor_net(normalized, experience.step_type, ())
+    valid = oracles.trained_rows(experience.step_type.numpy(), experience.next_step_type.numpy())
+    old, new = map(
+        helpers.numpy_distribution, (experience.policy_info["dist_params"], agent._codec.to_parameters(present))
+    )
+    mean_kl = old.kl(new)[valid].mean()
+    metrics = agent.train_metrics()
+    np.testing.assert_allclose(metrics["mean_kl_divergence"], mean_kl, rtol=1e-4)
+    beta = oracles.updated_beta(2.0, mean_kl, 0.01, 0.3)
+    np.testing.assert_allclose([agent._adaptive_kl_beta, metrics["adaptive_kl_beta"]], beta, rtol=1e-6)
+    # In all epochs the penalty had the old coefficient.
+    assert 1.0 < loss_info.extra.kl_penalty_loss / mean_kl < 3.0
+
+
+def test_normalizers_are_updated_after_training(rng):
+    agent = helpers.make_agent(**CLIP, num_epochs=1)
+    helpers.prime_normalizers(agent, rng)
+    experience = helpers.make_experience(agent, rng)
+    expected = agent.loss(experience)
+    np.testing.assert_allclose(agent.train(experience).loss, expected.loss, rtol=1e-5)
+    assert float(tf.nest.flatten(agent._reward_normalizer.variables)[0]) > 50.5
+    assert abs(agent.loss(experience).loss - expected.loss) > 1e-3
+
+
+@pytest.mark.parametrize("in_train", [True, False])
+def test_update_normalizers_in_train(rng, in_train):
+    agent = helpers.make_agent(**CLIP, num_epochs=1, update_normalizers_in_train=in_train)
+    before = helpers.state_of(agent)
+    agent.train(helpers.make_experience(agent, rng))
+    after = helpers.state_of(agent)
+    changed = {name for name in before if "normalizer" in name and np.any(before[name] != after[name])}
+    assert bool(changed) == in_train
+    agent.update_observation_normalizer(tf.ones([2, 3, 3]))
+    agent.update_reward_normalizer(tf.ones([2, 3]))
+    assert np.any(helpers.state_of(agent)["_reward_normalizer 0"] != after["_reward_normalizer 0"])
+
+
+def test_without_normalizers_updates_do_nothing():
+    agent = helpers.make_agent(**PLAIN)
+    agent.update_observation_normalizer(tf.ones([2, 3, 3]))
+    agent.update_reward_normalizer(tf.ones([2, 3]))
+    assert agent._observation_normalizer is agent._reward_normalizer is None
+
+
+@pytest.mark.parametrize("minibatch_size", [None, 10])
+def test_counter_grows_by_one_per_gradient_step(rng, minibatch_size):
+    counter = tf.Variable(7, dtype=tf.int64)
+    agent = helpers.make_agent(**CLIP, train_step_counter=counter, minibatch_size=minibatch_size, num_epochs=2)
+    experience = helpers.make_experience(agent, rng, end=0.0)
+    agent.train(experience)
+    per_epoch = 1 if minibatch_size is None else -(-44 // 10)
+    assert counter == 7 + 2 * per_epoch
+
+
+def test_the_global_step_is_the_default_counter():
+    agent = helpers.make_agent(train_step_counter=None)
+    assert agent.train_step_counter is tf.compat.v1.train.get_global_step()
+
+
+# Metrics.
+
+
+def test_train_metrics_are_those_of_numpy(rng):
+    keywords = {**CLIP, **PLAIN, "entropy_regularization": 0.1, "num_epochs": 1}
+    agent = helpers.make_agent(**keywords, optimizer=tf.keras.optimizers.SGD(0.25), gradient_clipping=0.1)
+    experience = helpers.make_experience(agent, rng)
+    expected = helpers.expected_loss(agent, experience)
+    explained = expected_explained_variance(agent, experience)
+    start = [v.numpy() for v in agent._trained_variables()]
+    agent.train(experience)
+    metrics = agent.train_metrics()
+    for name in (*ppo_agent.PPOLossInfo._fields, "entropy", "approx_kl", "loss"):
+        np.testing.assert_allclose(metrics[name], getattr(expected, name), rtol=1e-4, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(metrics["explained_variance"], explained, rtol=1e-3, atol=1e-5)
+    assert metrics["learning_rate"] == 0.25
+    # The norm is that before clipping: the step made is of the bound's length.
+    step = np.sqrt(sum(np.sum((v.numpy() - x) ** 2) for v, x in zip(agent._trained_variables(), start, strict=True)))
+    np.testing.assert_allclose(step, 0.25 * 0.1, rtol=1e-3)
+    assert metrics["gradient_norm"] > 0.2
+
+
+def expected_explained_variance(agent, experience):
+    rows = helpers.numpy_experience(experience)
+    values = agent.collect_policy.apply_value_network(experience.observation, experience.step_type)[0].numpy()
+    returns, _, _ = oracles.returns_and_advantages(
+        rows.reward[:, :-1], rows.discount[:, :-1], rows.next_step_type[:, :-1], values, 0.99, 0.95
+    )
+    valid = oracles.trained_rows(rows.step_type, rows.next_step_type)[:, :-1]
+    return oracles.explained_variance(returns, values[:, :-1], valid)
+
+
+def test_gradient_norm_is_that_of_the_gradient(rng):
+    agent = helpers.make_agent(**CLIP, **PLAIN, optimizer=tf.keras.optimizers.SGD(1.0), num_epochs=1)
+    start = [v.numpy() for v in agent._trained_variables()]
+    agent.train(helpers.make_experience(agent, rng))
+    norm = np.sqrt(sum(np.sum((v.numpy() - x) ** 2) for v, x in zip(agent._trained_variables(), start, strict=True)))
+    np.testing.assert_allclose(agent.train_metrics()["gradient_norm"], norm, rtol=1e-4)
+
+
+def test_metrics_are_means_over_gradient_steps(rng, monkeypatch):
+    agent = helpers.make_agent(**CLIP, minibatch_size=8, num_epochs=2)
+    step, norms = update.gradient_step, []
+
+    def spy(*arguments):
+        result, gradients = step(*arguments)
+        norms.append(float(result.metrics["gradient_norm"]))
+        return result, gradients
+
+    monkeypatch.setattr(update, "gradient_step", spy)
+    agent.train(helpers.make_experience(agent, rng))
+    assert len(norms) == agent.train_step_counter
+    np.testing.assert_allclose(agent.train_metrics()["gradient_norm"], np.mean(norms), rtol=1e-5)
+
+
+# What other code relies on.
+
+
+def test_what_ppo_learner_reads():
+    agent = helpers.make_agent("rnn", compute_value_and_advantage_in_train=False, update_normalizers_in_train=False)
+    assert agent._actor_net.state_spec
+    assert agent._value_net.state_spec
+    assert agent._compute_value_and_advantage_in_train is False
+    assert agent.update_normalizers_in_train is False
+    agent.update_normalizers_in_train = True
+    agent.train = agent.train
+    info = agent.training_data_spec.policy_info
+    assert set(info) == {"dist_params", "value_prediction", "return", "advantage"}
+    assert set(agent.collect_data_spec.policy_info) == {"dist_params", "value_prediction"}
+
+
+def test_without_precomputation_training_data_are_what_was_collected():
+    agent = helpers.make_agent()
+    assert agent.training_data_spec == agent.collect_data_spec
+    assert set(agent.collect_data_spec.policy_info) == {"dist_params"}
+
+
+@pytest.mark.parametrize("greedy_eval", [True, False])
+def test_policies(greedy_eval):
+    agent = helpers.make_agent(greedy_eval=greedy_eval)
+    assert isinstance(agent.policy, greedy_policy.GreedyPolicy) == greedy_eval
+    assert isinstance(agent.policy.wrapped_policy if greedy_eval else agent.policy, ppo_agent.PPOPolicy)
+    assert isinstance(agent.collect_policy, ppo_agent.PPOPolicy)
+    assert agent.policy.info_spec == ()
+    assert agent.actor_net is agent.collect_policy._actor_network
+    assert agent.value_net is agent.collect_policy._value_network
+    agent.initialize()
+
+
+def test_a_checkpoint_holds_all_that_training_goes_on_from(rng, tmp_path):
+    def make():
+        tf.random.set_seed(len(agents))
+        return helpers.make_agent(**CLIP, minibatch_size=8, num_epochs=2, optimizer=tf.keras.optimizers.Adam(0.01))
+
+    agents = []
+    agents.append(make())
+    experience = helpers.make_experience(agents[0], rng)
+    agents[0].train(experience)
+    path = tf.train.Checkpoint(agent=agents[0]).save(tmp_path / "ckpt")
+    agents.append(make())
+    agents[1].train(experience)
+    tf.train.Checkpoint(agent=agents[1]).restore(path).assert_existing_objects_matched()
+    helpers.assert_same_state(*map(helpers.state_of, agents))
+    losses = [agent.train(experience).loss for agent in agents]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+    helpers.assert_same_state(*map(helpers.state_of, agents), rtol=1e-6, atol=1e-7)
