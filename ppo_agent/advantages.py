@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -25,6 +26,7 @@ class PPOAdvantages:
     _observation_normalizer: StreamingNormalizer | None
     _compute_value_and_advantage_in_train: bool
     _debug_summaries: bool
+    _predict_values: Callable[..., tf.Tensor]
     train_step_counter: tf.Variable
 
     def compute_advantages(self, rewards: Tensor, returns: Tensor, discounts: Tensor, value_preds: Tensor) -> tf.Tensor:

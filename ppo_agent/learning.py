@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.agents import data_converter
 from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import Trajectory
 
@@ -32,6 +33,9 @@ class PPOLearning(PPOAdvantages, PPOObjective):
     _optimizer: Any
     _report: tf.Variable
     _shuffle_seed: tf.Variable
+    _as_trajectory: data_converter.AsTrajectory
+    training_data_spec: Trajectory
+    update_normalizers_in_train: bool
     _compiler: UpdateCompiler
     _summarize_grads_and_vars: bool
 
@@ -135,7 +139,11 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if capacity is not None:
             rows = preprocessing.pad_rows(rows, axis=1 if self._is_recurrent else 0, size=capacity)
         seed = tf.stack([self._shuffle_seed, tf.cast(self.train_step_counter, tf.int64)])
-        return rows, update.make_minibatches(tf.reduce_any(rows.mask, axis=1), size, self._config.num_epochs, seed)
+        # Replicas synchronise in every step: they must make equally many, whatever their data.
+        num_rows = rows.mask.shape[0] if self._is_distributed() else None
+        count = num_rows and -(-num_rows // size)
+        row_mask = tf.reduce_any(rows.mask, axis=1)
+        return rows, update.make_minibatches(row_mask, size, self._config.num_epochs, seed, count)
 
     def _run_epochs(
         self, rows: TrainingBatch, minibatches: update.Minibatches, jit: bool

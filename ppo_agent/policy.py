@@ -176,7 +176,8 @@ class PPOPolicy(actor_policy.ActorPolicy):
         distributions, actor_state = self._apply_actor_network(
             time_step, state.get("actor_network_state", ()), training=training
         )
-        new_state, info = {"actor_network_state": actor_state}, ()
+        new_state: dict[str, Nest] = {"actor_network_state": actor_state}
+        info: dict[str, Nest] = {}
         if self._codec is not None:
             info = {"dist_params": self._codec.to_parameters(distributions)}
         if self._emits_values:
@@ -184,7 +185,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
                 time_step.observation, time_step.step_type, state.get("value_network_state", ()), training=False
             )
         new_state = {name: value for name, value in new_state.items() if tf.nest.flatten(value)}
-        return policy_step.PolicyStep(distributions, new_state or (), info)
+        return policy_step.PolicyStep(distributions, new_state or (), info or ())
 
 
 def _zero_state(net: network.Network, batch_size: Tensor | None) -> Nest:

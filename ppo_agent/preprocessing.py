@@ -124,12 +124,25 @@ def make_batch(trajectory: Trajectory, mask: Tensor, weights: Tensor | None, cod
         The batch [B, T, ...].
     """
     info, step_type = trajectory.policy_info, trajectory.step_type
-    fields = (time_steps_of(trajectory), trajectory.action, info["dist_params"], info["return"], info["advantage"])
-    fields += (info["value_prediction"], broadcast_weights(weights, step_type))
-    time_steps, actions, parameters, *rest = masking.replace_invalid_rows(fields, mask)
-    log_probs = distributions.log_probability(codec.to_distributions(parameters), actions, outer_rank=2)
-    # Recurrent networks restart where the step types say so.
-    return TrainingBatch(time_steps._replace(step_type=step_type), actions, log_probs, parameters, *rest, mask)
+    batch = TrainingBatch(
+        time_steps=time_steps_of(trajectory),
+        actions=trajectory.action,
+        action_log_probs=(),  # Of what is left.
+        distribution_parameters=info["dist_params"],
+        returns=info["return"],
+        advantages=info["advantage"],
+        old_values=info["value_prediction"],
+        weights=broadcast_weights(weights, step_type),
+        mask=(),
+    )
+    batch = masking.replace_invalid_rows(batch, mask)
+    old_distributions = codec.to_distributions(batch.distribution_parameters)
+    return batch._replace(
+        # Recurrent networks restart where the step types say so.
+        time_steps=batch.time_steps._replace(step_type=step_type),
+        action_log_probs=distributions.log_probability(old_distributions, batch.actions, outer_rank=2),
+        mask=mask,
+    )
 
 
 def broadcast_weights(weights: Tensor | None, like: Tensor) -> tf.Tensor:
