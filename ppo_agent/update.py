@@ -72,7 +72,9 @@ def shuffled_rows(rows: Tensor, num_epochs: int, seed: Tensor) -> tf.Tensor:
     return tf.gather(rows, tf.argsort(keys, axis=1))
 
 
-def make_minibatches(row_mask: Tensor, size: int, num_epochs: int, seed: Tensor) -> Minibatches:
+def make_minibatches(
+    row_mask: Tensor, size: int, num_epochs: int, seed: Tensor, count: int | None = None
+) -> Minibatches:
     """Deals the valid rows out over as few minibatches as possible, all within one row of the same size.
 
     Args:
@@ -80,6 +82,7 @@ def make_minibatches(row_mask: Tensor, size: int, num_epochs: int, seed: Tensor)
         size: rows per minibatch at most.
         num_epochs: passes over the rows.
         seed: see `shuffled_rows`.
+        count: number of minibatches, if it must not depend on the data; enough for all rows.
 
     Returns:
         The plan.
@@ -88,7 +91,8 @@ def make_minibatches(row_mask: Tensor, size: int, num_epochs: int, seed: Tensor)
     num_rows = tf.size(rows)
     unused = tf.size(row_mask) - num_rows + size
     order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused]])
-    return Minibatches(size, order, num_rows, tf.maximum((num_rows + size - 1) // size, 1))
+    needed = tf.maximum((num_rows + size - 1) // size, 1)
+    return Minibatches(size, order, num_rows, needed if count is None else tf.constant(count))
 
 
 def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tensor) -> TrainingBatch:
@@ -174,10 +178,10 @@ def run_unrolled(step: Callable[[Tensor], tf.Tensor], minibatches: Minibatches) 
     Returns:
         The report of the last step and the mean of all reports.
     """
-    num_steps = tf.get_static_value(minibatches.num_steps)
-    if num_steps is None:
+    count = tf.get_static_value(minibatches.count)
+    if count is None:
         raise ValueError(
             "experience has an unknown number of steps, expected a known one under a tf.distribute strategy."
         )
-    reports = [step(tf.constant(index)) for index in range(num_steps)]
+    reports = [step(tf.constant(index)) for index in range(minibatches.order.shape[0] * count)]
     return reports[-1], tf.add_n(reports) / len(reports)
