@@ -79,6 +79,30 @@ class MaskLayout:
                 "category of every discrete component of the action."
             )
 
+    def leaf_masks(self, mask: tf.Tensor) -> list[tf.Tensor | None]:
+        """Deals a mask out to the leaves of the action.
+
+        Args:
+            mask: [..., size], not 0 where a category is allowed.
+
+        Returns:
+            For every leaf bool [..., *shape, n] as `leaf_indices`, None for continuous ones.
+        """
+        allowed = tf.cast(mask, tf.bool)
+        padded = tf.concat([allowed, tf.zeros_like(allowed[..., :1])], axis=-1)
+        return [None if index is None else tf.gather(padded, index, axis=-1) for index in self.leaf_indices]
+
+    def assert_choice(self, mask: tf.Tensor) -> tf.Operation | None:
+        """Raises InvalidArgumentError, when it runs, if a row of a mask [B, size] leaves a component without choice.
+
+        XLA leaves such checks out.
+        """
+        choices = [tf.reduce_any(leaf, axis=-1) for leaf in self.leaf_masks(mask) if leaf is not None]
+        rows = tf.stack([tf.reduce_all(c, axis=list(range(1, c.shape.rank))) for c in choices])
+        wrong = tf.where(~tf.reduce_all(rows, axis=0))[:, 0]
+        message = "action_mask allows no action at all, expected one for every component, in the environments"
+        return tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [message, wrong])
+
     def rows_without_choice(self, mask: np.ndarray) -> np.ndarray:
         """The rows of masks [B, size] that leave some component without any allowed category, int [n]."""
         allowed = np.logical_or.reduceat(mask != 0, self.offsets, axis=-1).all(axis=-1)

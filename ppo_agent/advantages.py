@@ -92,7 +92,9 @@ class PPOAdvantages:
         if self._compute_value_and_advantage_in_train:
             present = masking.observation_mask(experience.step_type, experience.next_step_type)
             observations = masking.replace_invalid_rows(experience.observation, present)
-            info["value_prediction"] = tf.stop_gradient(self._predict_values(observations, experience.step_type))
+            state = tf.nest.map_structure(lambda stored: stored[:, 0], info.get("policy_state", ()))
+            values = self._predict_values(observations, experience.step_type, policy_state=state)
+            info["value_prediction"] = tf.stop_gradient(values)
         returns, advantages = self.compute_return_and_advantage(
             preprocessing.next_time_steps_of(experience), info["value_prediction"]
         )

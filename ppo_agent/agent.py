@@ -15,13 +15,15 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, Trajectory
 from tf_agents.utils import common
 
+from ppo_agent import action_masks
+from ppo_agent.action_masks import Splitter
 from ppo_agent.compilation import UpdateCompiler
 from ppo_agent.config import PPOConfig
 from ppo_agent.distributions import ParameterCodec
 from ppo_agent.learning import TRAIN_REPORT, PPOLearning
-from ppo_agent.normalizers import StreamingNormalizer
+from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 from ppo_agent.objective import PPOLossInfo
-from ppo_agent.policy import PPOPolicy, check_is_network, check_output, create_variables
+from ppo_agent.policy import PPOPolicy, check_is_network, check_output, create_variables, splitter_of
 
 Nest = Any
 
@@ -77,6 +79,9 @@ class PPOAgent(PPOLearning, TFAgent):
         *,
         minibatch_size: int | None = None,
         jit_compile: bool | None = None,
+        store_policy_state: bool = False,
+        sequence_length: int | None = None,
+        observation_and_action_constraint_splitter: Splitter | None = None,
     ) -> None:
         """Creates the agent.
 
@@ -122,6 +127,15 @@ class PPOAgent(PPOLearning, TFAgent):
             minibatch_size: rows (time steps, or whole sequences with recurrent networks) per gradient step; None makes
                 one gradient step per epoch from the whole experience.
             jit_compile: whether XLA compiles the gradient steps; None chooses by the sizes of minibatch and networks.
+            store_policy_state: with recurrent networks, the collect policy emits their states before each action
+                (`policy_state` in its info), and training starts every sequence from the state that it was collected
+                with; if False, from zero, as TF-Agents does.
+            sequence_length: with recurrent networks, experience is cut into sequences of this many steps, of which
+                minibatches are made and through which gradients flow; needs `store_policy_state`. None takes each row
+                of the experience as one sequence.
+            observation_and_action_constraint_splitter: from an observation (or its spec) to what the networks see and
+                the mask of the allowed actions, see `ppo_agent.action_masks`. None recognises a mapping of
+                `observation` and `action_mask`. Networks that know nothing of masks are wrapped in a `MaskedNetwork`.
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`.
@@ -137,6 +151,10 @@ class PPOAgent(PPOLearning, TFAgent):
                 "summarize_grads_and_vars: XLA has no such operations."
             )
         tf.Module.__init__(self, name=name)
+        actor_net, value_net = (
+            _with_masks(net, time_step_spec.observation, action_spec, observation_and_action_constraint_splitter)
+            for net in (actor_net, value_net)
+        )
         self._config = config
         self._optimizer = optimizer
         self._actor_net, self._value_net = actor_net, value_net
@@ -191,7 +209,7 @@ class PPOAgent(PPOLearning, TFAgent):
         if config.normalize_rewards:
             self._reward_normalizer = StreamingNormalizer(tf.TensorSpec([], tf.float32), "normalize_reward")
         if config.normalize_observations:
-            self._observation_normalizer = StreamingNormalizer(observation_spec, "normalize_observations")
+            self._observation_normalizer = make_observation_normalizer(observation_spec, splitter_of(self._actor_net))
         if config.minibatch_size is not None:
             seed = tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64)
             self._shuffle_seed = tf.Variable(seed, trainable=False, name="shuffle_seed")
@@ -212,6 +230,7 @@ class PPOAgent(PPOLearning, TFAgent):
             clip=False,
             collect=collect,
             compute_value_and_advantage_in_train=self._compute_value_and_advantage_in_train,
+            store_policy_state=self._config.store_policy_state,
         )
 
     def _make_training_data_spec(self, collect_policy: PPOPolicy) -> Trajectory | None:
@@ -220,3 +239,18 @@ class PPOAgent(PPOLearning, TFAgent):
         spec = collect_policy.trajectory_spec
         scalar = tensor_spec.TensorSpec([], tf.float32)
         return spec._replace(policy_info={**spec.policy_info, "return": scalar, "advantage": scalar})
+
+
+def _with_masks(
+    net: network.Network, observation_spec: Nest, action_spec: Nest, splitter: Splitter | None
+) -> network.Network:
+    """The network itself if it splits observations that hold an action mask, or if they hold none; else it wrapped."""
+    if splitter is None:
+        wraps = action_masks.has_mask(observation_spec) and not action_masks.has_mask(net.input_tensor_spec)
+    else:
+        wraps = splitter_of(net) is None
+    if not wraps or splitter_of(net) is not None:
+        return net
+    from ppo_agent.networks import MaskedNetwork
+
+    return MaskedNetwork(net, action_spec, splitter)

@@ -44,6 +44,8 @@ class PPOConfig:
     aggregate_losses_across_replicas: bool = True
     minibatch_size: int | None = None
     jit_compile: bool | None = None
+    store_policy_state: bool = False
+    sequence_length: int | None = None
 
     def __post_init__(self) -> None:
         """Reads None as "off" and checks every value."""
@@ -53,8 +55,9 @@ class PPOConfig:
         if problems:
             raise ValueError("; ".join(problems) + ".")
         object.__setattr__(self, "num_epochs", int(self.num_epochs))
-        if self.minibatch_size is not None:
-            object.__setattr__(self, "minibatch_size", int(self.minibatch_size))
+        for name in ("minibatch_size", "sequence_length"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
     def uses_l2(self) -> bool:
@@ -73,7 +76,12 @@ class PPOConfig:
         for name in ("lambda_value", "discount_factor"):
             if not 0 <= _number(getattr(self, name)) <= 1:
                 yield f"{name} is {getattr(self, name)!r}, expected a number between 0 and 1"
-        for name in ("num_epochs", "minibatch_size"):
+        if self.sequence_length is not None and not self.store_policy_state:
+            yield (
+                f"sequence_length is {self.sequence_length!r}, expected None without store_policy_state: a sequence "
+                "that starts within an episode needs the state of the networks there"
+            )
+        for name in ("num_epochs", "minibatch_size", "sequence_length"):
             value = getattr(self, name)
             if value is not None and not (_number(value) >= 1 and _number(value) % 1 == 0):
                 yield f"{name} is {value!r}, expected an integer of at least 1"

@@ -72,14 +72,22 @@ class PPOLearning(PPOAdvantages, PPOObjective):
             jit = self._xla_is_faster(length)
         capacity = None
         if jit and batch_size is not None and length is not None:
-            capacity = padded_capacity(length, 32, 2) if self._is_recurrent else padded_capacity(batch_size * length)
+            capacity = self._capacity(batch_size, length)
         return self._compiler(trajectory, weights, capacity, jit)
+
+    def _capacity(self, batch_size: int, length: int) -> int:
+        """To how many rows, or steps of a row, `_deal_out` pads."""
+        if not self._is_recurrent:
+            return padded_capacity(batch_size * length)
+        if self._config.sequence_length is None:
+            return padded_capacity(length, 32, 2)
+        return padded_capacity(batch_size * -(-length // self._config.sequence_length), 32)
 
     def _xla_is_faster(self, length: int | None) -> bool:
         size = self._config.minibatch_size
         if self._plain_graph_needed or size is None:
             return False
-        rows = size * (length or 1) if self._is_recurrent else size
+        rows = size * (self._config.sequence_length or length or 1) if self._is_recurrent else size
         return xla_is_faster(rows, sum(int(np.prod(v.shape)) for v in self._trained_variables()))
 
     def _loss(self, experience: Nest, weights: Tensor | None, training: bool) -> LossInfo:
@@ -97,8 +105,9 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if self._compute_value_and_advantage_in_train:
             experience_checks.check_length(trajectory)
             length = length and length - 1
-        known = batch_size and length
-        num_rows, unit = (batch_size, "sequences") if self._is_recurrent else (known and batch_size * length, "steps")
+        steps = self._config.sequence_length if self._is_recurrent else 1
+        num_rows = batch_size and (batch_size if steps is None else length and batch_size * -(-length // steps))
+        unit = "sequences" if self._is_recurrent else "steps"
         experience_checks.check_minibatch_size(self._config.minibatch_size, num_rows, unit)
         return trajectory
 
@@ -132,12 +141,15 @@ class PPOLearning(PPOAdvantages, PPOObjective):
 
     def _deal_out(self, batch: TrainingBatch, capacity: Tensor | None) -> tuple[TrainingBatch, update.Minibatches]:
         """Rows and plan; rows are padded to `capacity` so that a changing experience keeps its compiled shape."""
-        size = self._config.minibatch_size
+        size, sequence_length = self._config.minibatch_size, self._config.sequence_length
+        if self._is_recurrent:
+            batch = preprocessing.cut_into_sequences(batch, sequence_length)
         if size is None:
             return batch, update.whole_batch(self._config.num_epochs)
         rows = batch if self._is_recurrent else preprocessing.flatten_time(batch)
         if capacity is not None:
-            rows = preprocessing.pad_rows(rows, axis=1 if self._is_recurrent else 0, size=capacity)
+            pads_time = self._is_recurrent and sequence_length is None
+            rows = preprocessing.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)
         seed = tf.stack([self._shuffle_seed, tf.cast(self.train_step_counter, tf.int64)])
         # Replicas synchronise in every step: they must make equally many, whatever their data.
         num_rows = rows.mask.shape[0] if self._is_distributed() else None
@@ -188,11 +200,14 @@ class PPOLearning(PPOAdvantages, PPOObjective):
             weights,
         )
         if getattr(self.get_loss, "__func__", None) is PPOObjective.get_loss:
-            return self._evaluate_loss(*arguments, debug_summaries, minibatch.old_values, training)
+            return self._evaluate_loss(
+                *arguments, debug_summaries, minibatch.old_values, training, minibatch.first_state
+            )
         # A pipeline has put its own loss in place: it does not tell the metrics.
         unknown = {"entropy": tf.constant(float("nan")), "approx_kl": tf.constant(float("nan"))}
+        state = {"policy_state": minibatch.first_state} if minibatch.policy_state else {}
         loss_info = self.get_loss(
-            *arguments, self.train_step_counter, debug_summaries, minibatch.old_values, training=training
+            *arguments, self.train_step_counter, debug_summaries, minibatch.old_values, training=training, **state
         )
         return update.StepResult(loss_info, unknown)
 
@@ -200,7 +215,9 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if self._adaptive_kl_beta is None:
             return float("nan")
         divergence = self._kl_divergence(
-            rows.time_steps, rows.distribution_parameters, self._current_distribution(rows.time_steps)
+            rows.time_steps,
+            rows.distribution_parameters,
+            self._current_distribution(rows.time_steps, policy_state=rows.first_state),
         )
         divergence *= rows.weights * masking.balanced_weights(rows.mask)
         self.update_adaptive_kl_beta(divergence)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 from tf_agents.utils import tensor_normalizer
+
+from ppo_agent import action_masks
+from ppo_agent.observations import LeafKind, leaf_kind
 
 Nest = Any
 Tensor = Any
@@ -14,18 +19,32 @@ Tensor = Any
 class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
     """TF-Agents' normaliser by the mean and variance of all it has seen, for any dtype and any number of rows.
 
-    Integers (images, counts) are normalised to float32 instead of being rounded back to integers, and an update with
-    no rows changes nothing instead of making the statistics NaN.
+    Integers (counts) are normalised to float32 instead of being rounded back to integers, and an update with no rows
+    changes nothing instead of making the statistics NaN.
+
+    Attributes:
+        normalizes: a bool for every leaf, in tf.nest's order; a leaf with False has no statistics and stays as it is.
     """
 
-    def __init__(self, spec: Nest, scope: str = "normalize_tensor") -> None:
+    def __init__(
+        self, spec: Nest, scope: str = "normalize_tensor", *, normalizes: Sequence[bool] | None = None
+    ) -> None:
         """Creates the statistics.
 
         Args:
             spec: nest of TensorSpecs of single entries, without batch dimensions.
             scope: name scope of the variables.
+            normalizes: which leaves are normalised; None for all.
         """
-        super().__init__(tf.nest.map_structure(_float_spec, spec), scope=scope)
+        count = len(tf.nest.flatten(spec))
+        self.normalizes = (True,) * count if normalizes is None else tuple(normalizes)
+        self._whole_spec = spec
+        chosen = spec if all(self.normalizes) else self._chosen(spec)
+        super().__init__(tf.nest.map_structure(_float_spec, chosen), scope=scope)
+
+    def output_spec(self) -> Nest:
+        """The spec of what `normalize` returns: float32 in place of normalised integers."""
+        return self._put_back(self._whole_spec, tf.nest.flatten(self._tensor_spec))
 
     def update(self, tensor: Nest, outer_dims: tuple[int, ...] = (0,)) -> tf.Operation | None:
         """Takes rows into the statistics; `outer_dims` are found by comparing with the spec."""
@@ -43,12 +62,27 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
             variance_epsilon: added to the variance.
 
         Returns:
-            The same structure and shapes; float32 where the input is an integer.
+            The same structure and shapes; float32 where an integer was normalised.
         """
-        return super().normalize(self._as_float(tensor), clip_value, center_mean, variance_epsilon)
+        normalized = super().normalize(self._as_float(tensor), clip_value, center_mean, variance_epsilon)
+        return self._put_back(tensor, tf.nest.flatten(normalized))
+
+    def _chosen(self, nest: Nest) -> list[Any]:
+        """The leaves that are normalised."""
+        return [leaf for leaf, chosen in zip(tf.nest.flatten(nest), self.normalizes, strict=True) if chosen]
+
+    def _put_back(self, nest: Nest, chosen: Sequence[Any]) -> Nest:
+        """The nest with its normalised leaves replaced."""
+        new = iter(chosen)
+        leaves = [next(new) if c else leaf for leaf, c in zip(tf.nest.flatten(nest), self.normalizes, strict=True)]
+        return tf.nest.pack_sequence_as(nest, leaves)
 
     def _as_float(self, tensor: Nest) -> Nest:
-        return tf.nest.map_structure(lambda t, spec: tf.cast(t, spec.dtype), tensor, self._tensor_spec)
+        """What is normalised, as floats in the structure of the statistics."""
+        tf.nest.assert_same_structure(tensor, self._whole_spec)
+        specs = tf.nest.flatten(self._tensor_spec)
+        floats = [tf.cast(t, spec.dtype) for t, spec in zip(self._chosen(tensor), specs, strict=True)]
+        return tf.nest.pack_sequence_as(self._tensor_spec, floats)
 
     def _update_ops(self, tensors: Nest, outer_dims: tuple[int, ...]) -> list[tf.Operation]:
         del outer_dims
@@ -69,3 +103,27 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
 
 def _float_spec(spec: tf.TensorSpec) -> tf.TensorSpec:
     return spec if spec.dtype.is_floating else tf.TensorSpec(spec.shape, tf.float32, spec.name)
+
+
+def make_observation_normalizer(
+    observation_spec: Nest, splitter: action_masks.Splitter | None = None
+) -> StreamingNormalizer | None:
+    """A normaliser of the numbers in an observation; categories, images and action masks stay as they are.
+
+    Args:
+        observation_spec: nest of specs, without batch dimensions.
+        splitter: where the mask is, see `action_masks.split`.
+
+    Returns:
+        The normaliser, None if there are no numbers.
+    """
+    # Copies, because one spec may stand for several leaves.
+    leaves = [copy.copy(leaf) for leaf in tf.nest.flatten(observation_spec)]
+    _, mask = action_masks.split(tf.nest.pack_sequence_as(observation_spec, leaves), splitter)
+    masks = tf.nest.flatten(mask)
+    normalizes = [
+        leaf_kind(leaf) is LeafKind.NUMBER and not any(leaf is mask_leaf for mask_leaf in masks) for leaf in leaves
+    ]
+    if not any(normalizes):
+        return None
+    return StreamingNormalizer(observation_spec, "normalize_observations", normalizes=normalizes)

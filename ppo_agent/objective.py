@@ -68,6 +68,7 @@ class PPOObjective:
         debug_summaries: bool,
         old_value_predictions: Tensor | None = None,
         training: bool = False,
+        policy_state: Nest = (),
     ) -> LossInfo:
         """Evaluates the loss of a minibatch.
 
@@ -83,6 +84,7 @@ class PPOObjective:
             debug_summaries: whether to write debug summaries.
             old_value_predictions: needed with `value_clipping` [...].
             training: passed to the networks.
+            policy_state: of recurrent networks before the first time step, [B, ...]; () for zeros.
 
         Returns:
             The total loss, with its terms as a `PPOLossInfo`. The clip fraction counts steps of non-zero weight.
@@ -99,6 +101,7 @@ class PPOObjective:
             debug_summaries,
             old_value_predictions,
             training,
+            policy_state,
         ).loss_info
 
     def _evaluate_loss(
@@ -113,12 +116,15 @@ class PPOObjective:
         debug_summaries: bool,
         old_value_predictions: Tensor | None,
         training: bool,
+        policy_state: Nest,
     ) -> StepResult:
         """`get_loss`, with the metrics that need the current distribution."""
-        current = self._current_distribution(time_steps, training)
+        current = self._current_distribution(time_steps, training, policy_state)
         act_log_probs, advantages = tf.stop_gradient(act_log_probs), tf.stop_gradient(normalized_advantages)
+        # Only where there is one, for pipelines that override the method as TF-Agents knows it.
+        state = {"policy_state": policy_state} if policy_state else {}
         value_estimation_loss = self.value_estimation_loss(
-            time_steps, returns, weights, old_value_predictions, debug_summaries, training
+            time_steps, returns, weights, old_value_predictions, debug_summaries, training, **state
         )
         policy_gradient_loss = self.policy_gradient_loss(
             time_steps, actions, act_log_probs, advantages, current, weights, debug_summaries
@@ -186,6 +192,7 @@ class PPOObjective:
         old_value_predictions: Tensor | None = None,
         debug_summaries: bool = False,
         training: bool = False,
+        policy_state: Nest = (),
     ) -> tf.Tensor:
         """Squared error of the value predictions times `value_pred_loss_coef`, see `losses.value_loss`.
 
@@ -196,6 +203,7 @@ class PPOObjective:
             old_value_predictions: needed with `value_clipping` [...].
             debug_summaries: whether to write debug summaries.
             training: passed to the value network.
+            policy_state: of recurrent networks before the first time step, [B, ...]; () for zeros.
 
         Returns:
             A scalar.
@@ -203,7 +211,7 @@ class PPOObjective:
         Raises:
             ValueError: `value_clipping` without `old_value_predictions`.
         """
-        values = self._predict_values(time_steps.observation, time_steps.step_type, training)
+        values = self._predict_values(time_steps.observation, time_steps.step_type, training, policy_state)
         error = losses.value_loss(values, returns, old_value_predictions, self._config.value_clipping)
         loss = self._config.value_pred_loss_coef * self._aggregate(error, weights)
         if debug_summaries:
@@ -347,14 +355,20 @@ class PPOObjective:
             summaries.write_scalars(self.train_step_counter, **scalars, adaptive_kl_beta=self._adaptive_kl_beta)
         return beta
 
-    def _current_distribution(self, time_steps: TimeStep, training: bool = False) -> Nest:
-        state = self._collect_policy.get_initial_actor_state(tf.shape(time_steps.step_type)[0])
+    def _current_distribution(self, time_steps: TimeStep, training: bool = False, policy_state: Nest = ()) -> Nest:
+        state = policy_state.get("actor_network_state") if policy_state else None
+        if state is None:
+            state = self._collect_policy.get_initial_actor_state(tf.shape(time_steps.step_type)[0])
         return self._collect_policy.apply_actor_network(time_steps.observation, time_steps.step_type, state, training)[
             0
         ]
 
-    def _predict_values(self, observations: Nest, step_types: Tensor, training: bool = False) -> tf.Tensor:
-        state = self._collect_policy.get_initial_value_state(tf.shape(step_types)[0])
+    def _predict_values(
+        self, observations: Nest, step_types: Tensor, training: bool = False, policy_state: Nest = ()
+    ) -> tf.Tensor:
+        state = policy_state.get("value_network_state") if policy_state else None
+        if state is None:
+            state = self._collect_policy.get_initial_value_state(tf.shape(step_types)[0])
         return self._collect_policy.apply_value_network(observations, step_types, state, training)[0]
 
     def _kl_divergence(self, time_steps: TimeStep, old_parameters: Nest, current: Nest) -> tf.Tensor:

@@ -12,7 +12,9 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, policy_step
 from tf_agents.utils import nest_utils, tensor_normalizer
 
+from ppo_agent import action_masks
 from ppo_agent.distributions import ParameterCodec
+from ppo_agent.normalizers import StreamingNormalizer
 
 Nest = Any
 Tensor = Any
@@ -21,9 +23,10 @@ Tensor = Any
 class PPOPolicy(actor_policy.ActorPolicy):
     """An `ActorPolicy` that stores with every action what PPO needs to learn from it.
 
-    The policy info holds `dist_params`, the parameters of the distribution that the action was drawn from, and
-    `value_prediction` if values are not computed in `train`. The policy state holds `actor_network_state` and
-    `value_network_state`; a network without a state has no entry.
+    The policy info holds `dist_params`, the parameters of the distribution that the action was drawn from,
+    `value_prediction` if values are not computed in `train`, and `policy_state`, the state before the action, if that
+    is asked for. The policy state holds `actor_network_state` and `value_network_state`; a network without a state has
+    no entry, nor has a value network that a policy does not call.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class PPOPolicy(actor_policy.ActorPolicy):
         clip: bool = True,
         collect: bool = True,
         compute_value_and_advantage_in_train: bool = False,
+        *,
+        store_policy_state: bool = False,
     ) -> None:
         """Checks the networks against the specs and builds their variables.
 
@@ -48,6 +53,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
             clip: whether `action` clips to the bounds of `action_spec`.
             collect: whether policy info is emitted.
             compute_value_and_advantage_in_train: if False, a collecting policy also emits value predictions.
+            store_policy_state: whether a collecting policy emits the states of recurrent networks.
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`.
@@ -63,11 +69,17 @@ class PPOPolicy(actor_policy.ActorPolicy):
         self._emits_values = collect and not compute_value_and_advantage_in_train
         self._codec = ParameterCodec(actor_network, actor_output_spec) if collect else None
         self._value_network = value_network
+        self._stores_state = collect and store_policy_state
+        self._splitter = splitter_of(actor_network)
+        _, mask_spec = action_masks.split(time_step_spec.observation, self._splitter)
+        self._mask_layout = None if mask_spec is None else action_masks.MaskLayout(action_spec)
+        if self._mask_layout is not None:
+            self._mask_layout.check_spec(mask_spec)
         super().__init__(
             time_step_spec=time_step_spec,
             action_spec=action_spec,
             policy_state_spec=self._make_state_spec(actor_network, value_network),
-            info_spec=self._make_info_spec(),
+            info_spec=self._make_info_spec(self._make_state_spec(actor_network, value_network)),
             actor_network=actor_network,
             observation_normalizer=observation_normalizer,
             clip=clip,
@@ -77,14 +89,21 @@ class PPOPolicy(actor_policy.ActorPolicy):
         spec = {}
         if actor_network.state_spec:
             spec["actor_network_state"] = actor_network.state_spec
-        if self._emits_values and value_network.state_spec:
+        if self._calls_value_network and value_network.state_spec:
             spec["value_network_state"] = value_network.state_spec
         return spec or ()
 
-    def _make_info_spec(self) -> Nest:
+    @property
+    def _calls_value_network(self) -> bool:
+        """Whether a step of the policy needs the value network: for its prediction, or for the next state."""
+        return self._emits_values or (self._stores_state and bool(self._value_network.state_spec))
+
+    def _make_info_spec(self, state_spec: Nest) -> Nest:
         if self._codec is None:
             return ()
         spec = {"dist_params": self._codec.parameters_spec}
+        if self._stores_state and state_spec:
+            spec["policy_state"] = state_spec
         if self._emits_values:
             spec["value_prediction"] = tensor_spec.TensorSpec([], tf.float32, "value_prediction")
         return spec
@@ -172,6 +191,10 @@ class PPOPolicy(actor_policy.ActorPolicy):
         return variables
 
     def _distribution(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> policy_step.PolicyStep:
+        if self._mask_layout is not None:
+            self._mask_layout.assert_choice(action_masks.split(time_step.observation, self._splitter)[1])
+        if not policy_state and self._stores_state:
+            policy_state = self.get_initial_state(tf.shape(time_step.step_type)[0])
         state = dict(policy_state) if policy_state else {}
         distributions, actor_state = self._apply_actor_network(
             time_step, state.get("actor_network_state", ()), training=training
@@ -180,16 +203,24 @@ class PPOPolicy(actor_policy.ActorPolicy):
         info: dict[str, Nest] = {}
         if self._codec is not None:
             info = {"dist_params": self._codec.to_parameters(distributions)}
-        if self._emits_values:
-            info["value_prediction"], new_state["value_network_state"] = self.apply_value_network(
+        if self._stores_state and state:
+            info["policy_state"] = state
+        if self._calls_value_network:
+            value, new_state["value_network_state"] = self.apply_value_network(
                 time_step.observation, time_step.step_type, state.get("value_network_state", ()), training=False
             )
+            info |= {"value_prediction": value} if self._emits_values else {}
         new_state = {name: value for name, value in new_state.items() if tf.nest.flatten(value)}
         return policy_step.PolicyStep(distributions, new_state or (), info or ())
 
 
 def _zero_state(net: network.Network, batch_size: Tensor | None) -> Nest:
     return tensor_spec.zero_spec_nest(net.state_spec, outer_dims=None if batch_size is None else [batch_size])
+
+
+def splitter_of(net: network.Network) -> action_masks.Splitter | None:
+    """The function by which a network finds the action mask in an observation, None for the usual place."""
+    return getattr(net, "observation_and_action_constraint_splitter", None)
 
 
 def check_is_network(name: str, net: Any) -> None:
@@ -219,7 +250,9 @@ def create_variables(
         ValueError: the network does not accept these observations.
     """
     observation_spec = time_step_spec.observation
-    if observation_normalizer is not None:
+    if isinstance(observation_normalizer, StreamingNormalizer):
+        observation_spec = observation_normalizer.output_spec()
+    elif observation_normalizer is not None:
         observation_spec = tf.nest.map_structure(_normalized_spec, observation_spec)
     _check_input(name, net, observation_spec)
     try:

@@ -27,6 +27,7 @@ class TrainingBatch(NamedTuple):
         old_values: value predictions before the update.
         weights: importance weights given by the user.
         mask: bool, True for the rows that count.
+        policy_state: states of recurrent networks before the first of the T steps, [B, 1, ...]; () if they are zeros.
     """
 
     time_steps: TimeStep
@@ -38,6 +39,12 @@ class TrainingBatch(NamedTuple):
     old_values: Tensor
     weights: Tensor
     mask: Tensor
+    policy_state: Nest = ()
+
+    @property
+    def first_state(self) -> Nest:
+        """States of recurrent networks before the first step, [B, ...]; () if they are zeros."""
+        return tf.nest.map_structure(lambda state: state[:, 0], self.policy_state)
 
 
 def time_steps_of(trajectory: Trajectory) -> TimeStep:
@@ -121,7 +128,7 @@ def make_batch(trajectory: Trajectory, mask: Tensor, weights: Tensor | None, cod
         codec: rebuilds the distributions that the actions were drawn from.
 
     Returns:
-        The batch [B, T, ...].
+        The batch [B, T, ...]; with stored states, they are [B, T, ...] too until `cut_into_sequences`.
     """
     info, step_type = trajectory.policy_info, trajectory.step_type
     batch = TrainingBatch(
@@ -134,6 +141,7 @@ def make_batch(trajectory: Trajectory, mask: Tensor, weights: Tensor | None, cod
         old_values=info["value_prediction"],
         weights=broadcast_weights(weights, step_type),
         mask=(),
+        policy_state=info.get("policy_state", ()),
     )
     batch = masking.replace_invalid_rows(batch, mask)
     old_distributions = codec.to_distributions(batch.distribution_parameters)
@@ -193,6 +201,40 @@ def pad_rows(batch: TrainingBatch, axis: int, size: Tensor) -> TrainingBatch:
     """
     present = tf.shape(batch.mask)[axis]
     rows = tf.minimum(tf.range(size), present - 1)
-    longer = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows, axis=axis), batch)
+    # The states belong to the first steps alone.
+    states = batch.policy_state if axis == 0 else ()
+    longer = tf.nest.map_structure(
+        lambda tensor: tf.gather(tensor, rows, axis=axis), batch._replace(policy_state=states)
+    )
     counts = tf.expand_dims(tf.range(size) < present, 1 - axis)
-    return longer._replace(mask=longer.mask & counts)
+    return longer._replace(mask=longer.mask & counts, policy_state=states if axis == 0 else batch.policy_state)
+
+
+def cut_into_sequences(batch: TrainingBatch, length: int | None) -> TrainingBatch:
+    """Cuts rows of T steps into sequences for recurrent networks, each with the states that it starts from.
+
+    Args:
+        batch: [B, T, ...], `policy_state` too.
+        length: L, steps of a sequence; None takes a whole row as one.
+
+    Returns:
+        [B * ceil(T / L), L, ...], `policy_state` [B * ceil(T / L), 1, ...]. A last sequence that is shorter is filled
+        up with steps that do not count.
+    """
+    if length is None:
+        return batch._replace(policy_state=tf.nest.map_structure(lambda state: state[:, :1], batch.policy_state))
+    count = -(-tf.shape(batch.mask)[1] // length)
+    states = batch.policy_state
+    padded = pad_rows(batch._replace(policy_state=()), axis=1, size=count * length)
+
+    def cut(tensor: tf.Tensor) -> tf.Tensor:
+        sequences = tf.reshape(tensor, tf.concat([[-1, length], tf.shape(tensor)[2:]], axis=0))
+        return tf.ensure_shape(sequences, [None, length, *tensor.shape[2:]])
+
+    def first(state: tf.Tensor) -> tf.Tensor:
+        firsts = state[:, ::length]
+        return tf.ensure_shape(
+            tf.reshape(firsts, tf.concat([[-1, 1], tf.shape(state)[2:]], axis=0)), [None, 1, *state.shape[2:]]
+        )
+
+    return tf.nest.map_structure(cut, padded)._replace(policy_state=tf.nest.map_structure(first, states))

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
 
+from ppo_agent.action_masks import Splitter
 from ppo_agent.agent import PPOAgent
 
 Nest = Any
@@ -56,6 +57,9 @@ class PPOClipAgent(PPOAgent):
         *,
         minibatch_size: int | None = None,
         jit_compile: bool | None = None,
+        store_policy_state: bool = False,
+        sequence_length: int | None = None,
+        observation_and_action_constraint_splitter: Splitter | None = None,
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the KL penalty."""
         given = _keywords(locals())
@@ -115,6 +119,9 @@ class PPOKLPenaltyAgent(PPOAgent):
         *,
         minibatch_size: int | None = None,
         jit_compile: bool | None = None,
+        store_policy_state: bool = False,
+        sequence_length: int | None = None,
+        observation_and_action_constraint_splitter: Splitter | None = None,
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the clipped objective.
 

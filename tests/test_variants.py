@@ -33,7 +33,13 @@ def test_keywords_are_the_references_in_order_and_default(ours, theirs):
 
     assert plain(keywords_of(ours)) == plain(keywords_of(theirs))
     added = [p for p in inspect.signature(ours.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    assert [(p.name, p.default) for p in added] == [("minibatch_size", None), ("jit_compile", None)]
+    assert [(p.name, p.default) for p in added] == [
+        ("minibatch_size", None),
+        ("jit_compile", None),
+        ("store_policy_state", False),
+        ("sequence_length", None),
+        ("observation_and_action_constraint_splitter", None),
+    ]
 
 
 def test_loss_info_has_the_references_fields():
