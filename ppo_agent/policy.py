@@ -220,7 +220,7 @@ def _zero_state(net: network.Network, batch_size: Tensor | None) -> Nest:
 
 def splitter_of(net: network.Network) -> action_masks.Splitter | None:
     """The function by which a network finds the action mask in an observation, None for the usual place."""
-    return getattr(net, "observation_and_action_constraint_splitter", None)
+    return getattr(net, "splitter", None)
 
 
 def check_is_network(name: str, net: Any) -> None:

@@ -201,13 +201,12 @@ def pad_rows(batch: TrainingBatch, axis: int, size: Tensor) -> TrainingBatch:
     """
     present = tf.shape(batch.mask)[axis]
     rows = tf.minimum(tf.range(size), present - 1)
-    # The states belong to the first steps alone.
-    states = batch.policy_state if axis == 0 else ()
+    # States belong to the first steps alone.
     longer = tf.nest.map_structure(
-        lambda tensor: tf.gather(tensor, rows, axis=axis), batch._replace(policy_state=states)
+        lambda tensor: tf.gather(tensor, rows, axis=axis), batch if axis == 0 else batch._replace(policy_state=())
     )
     counts = tf.expand_dims(tf.range(size) < present, 1 - axis)
-    return longer._replace(mask=longer.mask & counts, policy_state=states if axis == 0 else batch.policy_state)
+    return longer._replace(mask=longer.mask & counts, policy_state=(longer if axis == 0 else batch).policy_state)
 
 
 def cut_into_sequences(batch: TrainingBatch, length: int | None) -> TrainingBatch:
