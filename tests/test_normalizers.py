@@ -7,7 +7,7 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.utils import tensor_normalizer
 
-from ppo_agent.normalizers import StreamingNormalizer
+from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 
 
 def test_normalizes_by_all_rows_seen(rng):
@@ -87,3 +87,59 @@ def test_updates_within_a_function(rng):
         oracle.update(rows)
     probe = tf.constant([5.0, 6.0])
     np.testing.assert_allclose(normalizer.normalize(probe), oracle.normalize(probe), rtol=1e-4, atol=1e-5)
+
+
+MIXED = {
+    "image": tensor_spec.BoundedTensorSpec([4, 4, 3], tf.uint8, 0, 255),
+    "category": tensor_spec.BoundedTensorSpec([], tf.int64, 0, 5),
+    "count": tf.TensorSpec([2], tf.int64),
+    "number": (tf.TensorSpec([3], tf.float32),),
+}
+
+
+def mixed_rows(rng, *outer):
+    return {
+        "image": tf.constant(rng.integers(0, 256, (*outer, 4, 4, 3)), tf.uint8),
+        "category": tf.constant(rng.integers(0, 6, outer), tf.int64),
+        "count": tf.constant(rng.integers(0, 1000, (*outer, 2)), tf.int64),
+        "number": (tf.constant(rng.normal(3, 2, (*outer, 3)), tf.float32),),
+    }
+
+
+def test_observations_are_normalized_leaf_by_leaf(rng):
+    normalizer = make_observation_normalizer(MIXED)
+    assert dict(zip(sorted(MIXED), normalizer.normalizes, strict=True)) == {
+        "category": False, "count": True, "image": False, "number": True
+    }  # fmt: skip
+    oracle = {"count": oracles.Normalizer((2,)), "number": oracles.Normalizer((3,))}
+    for _ in range(2):
+        rows = mixed_rows(rng, 6, 5)
+        normalizer.update(rows)
+        oracle["count"].update(rows["count"].numpy().reshape(-1, 2).astype(np.float32))
+        oracle["number"].update(rows["number"][0].numpy().reshape(-1, 3))
+    probe = mixed_rows(rng, 7)
+    actual = normalizer.normalize(probe)
+    for name in ("image", "category"):
+        assert actual[name] is probe[name]
+    np.testing.assert_allclose(
+        actual["count"], oracle["count"].normalize(probe["count"].numpy().astype(np.float32)), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        actual["number"][0], oracle["number"].normalize(probe["number"][0].numpy()), rtol=1e-4, atol=1e-4
+    )
+    spec = normalizer.output_spec()
+    tf.nest.map_structure(lambda s, t: s.shape.assert_is_compatible_with(t.shape[1:]), spec, actual)
+    assert [s.dtype for s in tf.nest.flatten(spec)] == [t.dtype for t in tf.nest.flatten(actual)]
+
+
+def test_masks_are_not_normalized():
+    number = tf.TensorSpec([3], tf.float32)  # One object at two places.
+    masked = {"observation": number, "action_mask": number}
+    assert make_observation_normalizer(masked).normalizes == (False, True)
+    splitter = lambda observation: (observation[0], observation[1])  # noqa: E731
+    assert make_observation_normalizer((number, number), splitter).normalizes == (True, False)
+    assert make_observation_normalizer((number, number)).normalizes == (True, True)
+
+
+def test_without_numbers_there_is_nothing_to_normalize():
+    assert make_observation_normalizer(MIXED["image"]) is None
