@@ -9,6 +9,7 @@ import numpy as np
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
+from ppo_agent import action_masks
 from ppo_agent.drivers import autoreset, host_calls, spaces, vector_envs
 
 Nest = Any
@@ -26,6 +27,10 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
     Observations have the dtype of their space, but float32 for every floating-point one. Box actions are clipped to
     the bounds of their space on their way into the environment; discrete actions count from 0 and are shifted by
     `Discrete.start`.
+
+    Where the observation space is `Dict({'observation': ..., 'action_mask': MultiBinary(n)})`, the mask is checked: n
+    must be the number of categories of the action (see `ppo_agent.action_masks`), and before every step of an episode
+    something must be allowed.
 
     Methods that end in `_numpy` do the same on NumPy arrays, which is faster where no graph is needed. Their arrays
     are not changed by later steps and must not be written to.
@@ -69,6 +74,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         observation_space, action_space = env.single_observation_space, env.single_action_space
         try:
             observation_spec, action_spec = spaces.observation_spec(observation_space), spaces.action_spec(action_space)
+            self._mask_layout = _mask_layout(observation_spec, action_spec)
             self._env = autoreset.next_step_autoreset(env)
         except ValueError:
             env.close()
@@ -101,6 +107,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             np.full(size, _FIRST), np.zeros(size, np.float32), np.ones(size, np.float32),
             self._decode_observation(observation),
         )  # fmt: skip
+        self._check_mask(self._time_step)
         return self._time_step
 
     def current_numpy(self) -> ts.TimeStep:
@@ -131,7 +138,20 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             step_type, discount = self._all_mid, self._all_one
         self._any_ended = any_ends
         self._time_step = ts.TimeStep(step_type, reward, discount, self._decode_observation(observation))
+        self._check_mask(self._time_step)
         return self._time_step
+
+    def _check_mask(self, time_step: ts.TimeStep) -> None:
+        """Raises ValueError if an environment that waits for an action allows none."""
+        if self._mask_layout is None:
+            return
+        rows = self._mask_layout.rows_without_choice(time_step.observation[action_masks.ACTION_MASK])
+        stuck = rows[time_step.step_type[rows] != _LAST]
+        if stuck.size:
+            raise ValueError(
+                f"action_mask of environment {stuck[0]} allows no action at all, expected at least one for every "
+                f"component: {time_step.observation[action_masks.ACTION_MASK][stuck[0]].tolist()}."
+            )
 
     def render(self) -> np.ndarray:
         """Returns the frames of all environments, uint8 [B, height, width, 3].
@@ -164,3 +184,16 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
 
     def _step(self, action: Nest) -> ts.TimeStep:
         return host_calls.call_on_host(self.step_numpy, action, self._batched_time_step_spec)
+
+
+def _mask_layout(observation_spec: Nest, action_spec: Nest) -> action_masks.MaskLayout | None:
+    """Where the categories of the action stand in the mask that observations hold; None if they hold none.
+
+    Raises:
+        ValueError: the mask does not fit the action.
+    """
+    if not action_masks.has_mask(observation_spec):
+        return None
+    layout = action_masks.MaskLayout(action_spec)
+    layout.check_spec(observation_spec[action_masks.ACTION_MASK])
+    return layout

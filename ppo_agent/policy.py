@@ -192,7 +192,9 @@ class PPOPolicy(actor_policy.ActorPolicy):
 
     def _distribution(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> policy_step.PolicyStep:
         if self._mask_layout is not None:
-            self._mask_layout.assert_choice(action_masks.split(time_step.observation, self._splitter)[1])
+            mask = action_masks.split(time_step.observation, self._splitter)[1]
+            # After an episode's end no action is carried out.
+            self._mask_layout.assert_choice(tf.cast(mask, tf.bool) | time_step.is_last()[:, tf.newaxis])
         if not policy_state and self._stores_state:
             policy_state = self.get_initial_state(tf.shape(time_step.step_type)[0])
         state = dict(policy_state) if policy_state else {}
