@@ -8,11 +8,16 @@ from ppo_agent.drivers.dynamic_step_driver import DynamicStepDriver
 from ppo_agent.drivers.environments import GymnasiumEnvironment
 from ppo_agent.drivers.metrics import EpisodeStatistics
 from ppo_agent.drivers.replay_buffer import UniformReplayBuffer
+from ppo_agent.drivers.tensorflow_environments import TensorFlowEnvironment, TFAcrobot, TFCartPole, TFPendulum
 
 __all__ = [
     "DynamicEpisodeDriver",
     "DynamicStepDriver",
     "EpisodeStatistics",
     "GymnasiumEnvironment",
+    "TFAcrobot",
+    "TFCartPole",
+    "TFPendulum",
+    "TensorFlowEnvironment",
     "UniformReplayBuffer",
 ]
