@@ -1,27 +1,64 @@
-"""What all networks of this package have in common: observations that fit the spec they were built for."""
+"""What the networks of this package have in common: observation -> encoder -> memory -> features."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.networks import network
+from tf_agents.trajectories import StepType
 
-from ppo_agent.networks import encoders
+from ppo_agent import action_masks
+from ppo_agent.networks.inputs import cast_to_spec, check_fits, network_input_spec, to_rows
+
+
+class Features(NamedTuple):
+    """What a torso makes of observations.
+
+    Attributes:
+        rows: float32 [N, F], N is B or B * T.
+        mask: bool [N, size], the allowed actions, or None.
+        outer: the outer dimensions, [B] or [B, T].
+        state: of the memory after the last step, or ().
+    """
+
+    rows: tf.Tensor
+    mask: tf.Tensor | None
+    outer: list[int | tf.Tensor]
+    state: Any
 
 
 class ObservationNetwork(network.Network):
-    """A `tf_agents` network that casts numbers to float32 and checks observations against its spec.
+    """A `tf_agents` network that checks and casts observations, encodes them, and remembers.
 
     Args:
         observation_spec: nest of specs, without outer dimensions.
-        state_spec: nest of specs of the recurrent state; empty for none.
+        encoder: from the spec of what it sees, without the mask, to a Keras layer from observations [N, ...] to
+            features [N, F].
+        memory: Keras layer as `LSTMMemory`, between encoder and outputs; `None` for none.
+        splitter: TF-Agents' `observation_and_action_constraint_splitter`; `None` splits the mask off where the
+            observation is a mapping of `observation` and `action_mask`.
         name: of the network.
 
     Raises:
         ValueError: if a leaf of the spec has no encoder, with the reason.
+        TypeError: if `memory` is no memory, or the encoder no Keras layer.
     """
 
-    def __init__(self, observation_spec: Any, state_spec: Any = (), name: str | None = None) -> None:
-        super().__init__(encoders.network_input_spec(observation_spec), state_spec, name)
+    def __init__(
+        self,
+        observation_spec: Any,
+        encoder: Callable[[Any], tf.keras.layers.Layer],
+        memory: Any = None,
+        splitter: action_masks.Splitter | None = None,
+        name: str | None = None,
+    ) -> None:
+        input_spec = network_input_spec(observation_spec, splitter)
+        _check_memory(memory)
+        super().__init__(input_spec, () if memory is None else memory.state_spec, name)
+        self.splitter = splitter
+        self.encoder = encoder(action_masks.split(input_spec, splitter)[0])
+        _check_encoder(self.encoder)
+        self.memory = memory
 
     def create_variables(self, input_tensor_spec: Any = None, **kwargs: Any) -> Any:
         """Creates the variables and returns the spec of the output.
@@ -31,14 +68,80 @@ class ObservationNetwork(network.Network):
             **kwargs: for `call`.
 
         Raises:
-            ValueError: if the network was built for other observations.
+            ValueError: if the network was built for other observations, or its encoder does not accept them.
         """
         if input_tensor_spec is not None:
-            encoders.check_fits(input_tensor_spec, self.input_tensor_spec)
+            check_fits(input_tensor_spec, self.input_tensor_spec)
         return super().create_variables(**kwargs)
 
     # AutoGraph would spend seconds on translating Keras' and TF-Agents' code, where nothing needs it.
     @tf.autograph.experimental.do_not_convert
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Casts numbers to float32 and calls the network; see `call`."""
-        return super().__call__(encoders.cast_to_spec(inputs, self.input_tensor_spec), *args, **kwargs)
+        return super().__call__(cast_to_spec(inputs, self.input_tensor_spec), *args, **kwargs)
+
+    def copy(self, **kwargs: Any) -> "ObservationNetwork":
+        """A network built with the same arguments, but for `kwargs`, with variables of its own.
+
+        An encoder or memory that was given as an argument is copied too.
+        """
+        for key in ("encoder", "memory"):
+            if self._saved_kwargs.get(key) is not None and key not in kwargs:
+                kwargs[key] = fresh_layer(key, self._saved_kwargs[key])
+        return super().copy(**kwargs)
+
+    def features(self, observation: Any, step_type: Any, network_state: Any) -> Features:
+        """Encodes observations [B, ...] or [B, T, ...]; see `Features`."""
+        observation, mask, outer = to_rows(observation, self.input_tensor_spec, self.splitter)
+        rows = _encode(self.encoder, observation)
+        if self.memory is None:
+            return Features(rows, mask, outer, ())
+        sequence_shape = outer if len(outer) == 2 else [outer[0], 1]
+        is_first = tf.zeros(sequence_shape, tf.bool)
+        if step_type is not None:
+            is_first = tf.reshape(tf.equal(step_type, StepType.FIRST), sequence_shape)
+        sequence = tf.reshape(rows, [*sequence_shape, rows.shape[-1]])
+        outputs, state = self.memory(sequence, is_first, () if network_state is None else network_state)
+        return Features(tf.reshape(outputs, [-1, outputs.shape[-1]]), mask, outer, state)
+
+
+def _encode(encoder: tf.keras.layers.Layer, observation: Any) -> tf.Tensor:
+    """Features [N, F] of observations [N, ...]; a `tf_agents` network returns them with an empty state."""
+    features = encoder(observation)
+    if isinstance(encoder, network.Network):
+        features, _ = features
+    if not tf.is_tensor(features) or features.shape.rank != 2 or features.shape[1] is None:
+        found = features.shape if tf.is_tensor(features) else type(features).__name__
+        raise ValueError(f"encoder: {encoder.name} returned {found}, expected features of the shape [N, F].")
+    return tf.cast(features, tf.float32)
+
+
+def _check_encoder(encoder: Any) -> None:
+    if not isinstance(encoder, tf.keras.layers.Layer):
+        raise TypeError(f"encoder: found {type(encoder).__name__}, expected a tf.keras layer or model.")
+    if isinstance(encoder, network.Network) and encoder.state_spec:
+        raise ValueError(
+            f"encoder: {encoder.name} has a state, expected one without; give the recurrent part as memory."
+        )
+
+
+def _check_memory(memory: Any) -> None:
+    if memory is not None and not (isinstance(memory, tf.keras.layers.Layer) and hasattr(memory, "state_spec")):
+        raise TypeError(f"memory: found {type(memory).__name__}, expected LSTMMemory, GRUMemory or a layer like them.")
+
+
+def fresh_layer(argument: str, layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    """A layer built as `layer` was, with variables of its own.
+
+    Raises:
+        ValueError: if the layer cannot be copied; `argument` names it there.
+    """
+    if hasattr(layer, "copy"):
+        return layer.copy()
+    try:
+        return type(layer).from_config(layer.get_config())
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"{argument}: {layer.name} has no complete get_config, by which it could be copied; give "
+            f"copy({argument}=...) a layer."
+        ) from error

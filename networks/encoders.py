@@ -5,139 +5,191 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.specs import tensor_spec
 
-from ppo_agent.networks import initializers
+from ppo_agent import action_masks, observations
+from ppo_agent.networks import images, initializers, inputs
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
-
-# Bounded integer scalars with more values than this are numbers rather than categories.
-MAX_CATEGORIES = 4096
-
-
-def num_categories(spec: tf.TypeSpec) -> int | None:
-    """Number of categories of an observation leaf that is one-hot encoded; `None` if it is a plain number.
-
-    Bounded integer scalars, such as gymnasium's `Discrete`, are categories.
-    """
-    if spec.shape.rank != 0 or not spec.dtype.is_integer or not tensor_spec.is_bounded(spec):
-        return None
-    count = int(spec.maximum) - int(spec.minimum) + 1
-    return count if 1 <= count <= MAX_CATEGORIES else None
-
-
-def network_input_spec(observation_spec: Any) -> Any:
-    """The spec of what a network computes with: float32 for numbers, int32 for categories."""
-
-    def leaf(spec: tf.TypeSpec) -> tf.TypeSpec:
-        if not (spec.dtype.is_floating or spec.dtype.is_integer or spec.dtype.is_bool):
-            raise ValueError(f"observation_spec: {spec.name or 'a leaf'} has dtype {spec.dtype.name}, not numbers.")
-        if not spec.shape.is_fully_defined():
-            raise ValueError(f"observation_spec: shape {spec.shape} of {spec.name or 'a leaf'} must be fully defined.")
-        if num_categories(spec):
-            return tensor_spec.BoundedTensorSpec([], tf.int32, int(spec.minimum), int(spec.maximum), spec.name)
-        return tf.TensorSpec(spec.shape, tf.float32, spec.name)
-
-    return tf.nest.map_structure(leaf, tensor_spec.from_spec(observation_spec))
-
-
-def check_fits(observation_spec: Any, input_spec: Any) -> None:
-    """Raises ValueError unless observations of `observation_spec` fit a network built for `input_spec`."""
-    try:
-        tf.nest.assert_same_structure(observation_spec, input_spec, check_types=False)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"observation: the network was built for the structure {_names(input_spec)}, but found "
-            f"{_names(observation_spec)}."
-        ) from error
-    for found, expected in zip(tf.nest.flatten(observation_spec), tf.nest.flatten(input_spec), strict=True):
-        if not expected.shape.is_compatible_with(found.shape):
-            raise ValueError(f"observation: the network was built for shape {expected.shape}, but found {found.shape}.")
-        _check_category(found.dtype, expected)
-
-
-def cast_to_spec(observation: Any, input_spec: Any) -> Any:
-    """Casts the numbers of an observation to float32, the categories to int32.
-
-    Raises:
-        ValueError: if a category is no integer.
-    """
-
-    def leaf(value: Any, spec: tf.TypeSpec) -> Any:
-        _check_category(value.dtype, spec)
-        return tf.cast(value, spec.dtype)
-
-    return tf.nest.map_structure(leaf, observation, input_spec)
-
-
-def _check_category(dtype: tf.DType, spec: tf.TypeSpec) -> None:
-    if spec.dtype.is_integer and not tf.as_dtype(dtype).is_integer:
-        raise ValueError(
-            f"observation: {spec.name or 'a leaf'} holds categories (integers {spec.minimum} to {spec.maximum}), but "
-            f"found {tf.as_dtype(dtype).name}; categories cannot be normalised."
-        )
-
-
-def _names(spec: Any) -> str:
-    return str(tf.nest.map_structure(lambda leaf: leaf.name or leaf.dtype.name, spec))
-
-
-def outer_shape(observation: Any, spec: Any) -> list[int | tf.Tensor]:
-    """The outer dimensions of an observation, [B] or [B, T]; integers where they are known statically."""
-    value, leaf_spec = tf.nest.flatten(observation)[0], tf.nest.flatten(spec)[0]
-    static = value.shape.as_list()[: value.shape.rank - leaf_spec.shape.rank]
-    if None not in static:
-        return static
-    dynamic = tf.shape(value)
-    return [dynamic[i] if size is None else size for i, size in enumerate(static)]
-
-
-def unflatten(tensor: tf.Tensor, outer: Sequence[int | tf.Tensor]) -> tf.Tensor:
-    """Reshapes [N, ...] to [*outer, ...]; N is the product of `outer`."""
-    if len(outer) == 1:
-        return tensor
-    return tf.reshape(tensor, [*outer, *tensor.shape[1:]])
+LeafKind = observations.LeafKind
 
 
 class ObservationEncoder(tf.keras.layers.Layer):
     """Joins the leaves of an observation into one vector and applies a multi-layer perceptron.
 
+    Numbers of any shape are flattened; categories are one-hot encoded, or embedded with `embedding_size`; images pass
+    through convolutions. The same object given to several networks is their shared torso.
+
     Args:
-        input_spec: nest as `network_input_spec` returns it.
+        observation_spec: nest of specs, without outer dimensions. An action mask in it is left out.
         fc_layers: units of each fully connected layer; empty for none.
-        activation: of every layer.
-        seeds: where the layers' seeds come from.
+        activation: of every fully connected layer, a Keras name or a callable.
+        embedding_size: length of the trained vector for each category; `None` for one-hot vectors.
+        conv_layers: (filters, kernel size, stride) of each convolution on images; `None` chooses by their size.
+        seed: of the initial weights; `None` follows `tf.random.set_seed`.
         name: of the layer.
+
+    Raises:
+        ValueError: if a leaf has no encoder, with the reason.
     """
 
     def __init__(
         self,
-        input_spec: Any,
-        fc_layers: Sequence[int],
-        activation: Activation,
-        seeds: initializers.SeedSource,
+        observation_spec: Any,
+        fc_layers: Sequence[int] = (64, 64),
+        activation: Activation = "tanh",
+        *,
+        embedding_size: int | None = None,
+        conv_layers: images.ConvLayers | None = None,
+        seed: int | initializers.SeedSource | None = None,
         name: str = "encoder",
     ) -> None:
         super().__init__(name=name)
-        self.leaf_specs = tuple(tf.nest.flatten(input_spec))
+        _check_embedding_size(embedding_size)
+        self._remember(observation_spec, fc_layers, activation, embedding_size, conv_layers, seed)
+        seeds = seed if isinstance(seed, initializers.SeedSource) else initializers.SeedSource(seed, "encoder")
+        network_spec, _ = action_masks.split(inputs.network_input_spec(observation_spec))
+        self.leaf_specs = tuple(tf.nest.flatten(network_spec))
         self.dense_layers = [
             initializers.dense(units, initializers.HIDDEN_GAIN, seeds(), activation, f"dense_{i}")
             for i, units in enumerate(fc_layers)
         ]
+        self.leaf_encoders = [
+            _leaf_encoder(spec, embedding_size, conv_layers, seeds, i) for i, spec in enumerate(self.leaf_specs)
+        ]
+
+    def _remember(self, *arguments: Any) -> None:
+        """Keeps the arguments for `copy` in a closure, because Keras wraps nests that are attributes."""
+        names = ("observation_spec", "fc_layers", "activation", "embedding_size", "conv_layers", "seed")
+        self._arguments = lambda: dict(zip(names, arguments, strict=True))
+
+    def copy(self, **kwargs: Any) -> "ObservationEncoder":
+        """An encoder built with the same arguments, but for `kwargs`, and variables of its own."""
+        return type(self)(**{**self._arguments(), "name": self.name, **kwargs})
 
     def call(self, observation: Any) -> tf.Tensor:
-        """Returns features [N, F] of an observation nest [B, ...] or [B, T, ...]; N is B or B * T."""
+        """Returns features [N, F] of an observation nest [N, ...]."""
         leaves = tf.nest.flatten(observation)
-        vectors = [_to_vector(value, spec) for value, spec in zip(leaves, self.leaf_specs, strict=True)]
+        vectors = [encode(leaf) for encode, leaf in zip(self.leaf_encoders, leaves, strict=True)]
         features = vectors[0] if len(vectors) == 1 else tf.concat(vectors, axis=-1)
         for layer in self.dense_layers:
             features = layer(features)
         return features
 
 
-def _to_vector(value: tf.Tensor, spec: tf.TypeSpec) -> tf.Tensor:
-    """One leaf [B, ...] or [B, T, ...] as float32 vectors [N, size]."""
-    categories = num_categories(spec)
-    if categories:
-        return tf.one_hot(tf.reshape(value - spec.minimum, [-1]), categories)
-    return tf.reshape(value, [-1, int(np.prod(spec.shape.as_list()))])
+def encoder_maker(
+    encoder: tf.keras.layers.Layer | None,
+    fc_layers: Sequence[int],
+    activation: Activation,
+    embedding_size: int | None,
+    conv_layers: images.ConvLayers | None,
+    seeds: initializers.SeedSource,
+) -> Callable[[Any], tf.keras.layers.Layer]:
+    """Returns a function from what a network sees to its encoder: the given one, or a default one.
+
+    Raises:
+        ValueError: if arguments of the default one come with an encoder.
+    """
+    for name, value in (("embedding_size", embedding_size), ("conv_layers", conv_layers)):
+        if encoder is not None and value is not None:
+            raise ValueError(f"{name}: found {value} together with an encoder, expected None: the encoder decides.")
+    if encoder is not None:
+        return lambda _: encoder
+    return lambda spec: ObservationEncoder(
+        spec, fc_layers, activation, embedding_size=embedding_size, conv_layers=conv_layers, seed=seeds
+    )
+
+
+def _check_embedding_size(embedding_size: int | None) -> None:
+    if embedding_size is not None and embedding_size < 1:
+        raise ValueError(f"embedding_size: found {embedding_size}, expected a positive number or None.")
+
+
+def _leaf_encoder(
+    spec: tf.TypeSpec,
+    embedding_size: int | None,
+    conv_layers: images.ConvLayers | None,
+    seeds: initializers.SeedSource,
+    index: int,
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The encoder of one leaf of `inputs.network_input_spec`, from values [N, ...] to vectors [N, F]."""
+    kind = observations.leaf_kind(spec)
+    if kind is LeafKind.IMAGE:
+        return images.ImageEncoder(spec, conv_layers, seeds, f"image_{index}")
+    if kind is LeafKind.CATEGORY:
+        categories = Categories(spec)
+        return Embedding(categories, embedding_size, seeds(), f"embedding_{index}") if embedding_size else categories
+    return Numbers(spec)
+
+
+class Numbers:
+    """Flattens numbers to float32 vectors [N, size]."""
+
+    def __init__(self, spec: tf.TypeSpec) -> None:
+        self.size = int(np.prod(spec.shape.as_list()))
+        self._rank = spec.shape.rank
+
+    def __call__(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns vectors [N, size] of values [N, ...]."""
+        values = tf.cast(values, tf.float32)
+        return values if self._rank == 1 else tf.reshape(values, [-1, self.size])
+
+
+class Categories:
+    """One-hot encodes the components of a category leaf, each with its own number of categories.
+
+    Attributes:
+        component: int [size], the component that each entry of the joined one-hot vectors belongs to.
+        value: int [size], the value of the component for which the entry is 1.
+        minimum: int [components].
+        offsets: int [components], where each component's entries start.
+        size: of the joined vectors.
+    """
+
+    def __init__(self, spec: tf.TypeSpec) -> None:
+        counts = np.atleast_1d(observations.num_categories(spec))
+        self.minimum = np.broadcast_to(spec.minimum, counts.shape).astype(np.int64)
+        self.offsets = np.cumsum(counts) - counts
+        self.size = int(counts.sum())
+        self.component = np.repeat(np.arange(len(counts)), counts)
+        self.value = np.arange(self.size) - self.offsets[self.component] + self.minimum[self.component]
+
+    def __call__(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns vectors [N, size] of categories [N] or [N, components]."""
+        values = tf.reshape(values, [-1, len(self.minimum)])
+        if len(self.minimum) > 1:
+            values = tf.gather(values, self.component, axis=1)
+        return tf.cast(tf.equal(values, tf.constant(self.value, values.dtype)), tf.float32)
+
+    def to_index(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns the positions [N, components] at which the vectors are 1."""
+        values = tf.reshape(values, [-1, len(self.minimum)])
+        return values + tf.constant(self.offsets - self.minimum, values.dtype)
+
+
+class Embedding(tf.keras.layers.Layer):
+    """A trained vector for every category of every component, joined.
+
+    Args:
+        categories: of the leaf.
+        embedding_size: length of each vector.
+        seed: of the initial vectors, standard normal divided by the square root of their length.
+        name: of the layer.
+    """
+
+    def __init__(self, categories: Categories, embedding_size: int, seed: int, name: str) -> None:
+        super().__init__(name=name)
+        self.categories = categories
+        self.embedding_size = embedding_size
+        self._initializer = tf.keras.initializers.RandomNormal(stddev=embedding_size**-0.5, seed=seed)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the table [all categories, embedding_size]."""
+        self.embeddings = self.add_weight(
+            "embeddings", (self.categories.size, self.embedding_size), tf.float32, initializer=self._initializer
+        )
+        super().build(input_shape)
+
+    def call(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns vectors [N, components * embedding_size] of categories [N] or [N, components]."""
+        vectors = tf.gather(self.embeddings, self.categories.to_index(values))
+        return tf.reshape(vectors, [-1, len(self.categories.minimum) * self.embedding_size])

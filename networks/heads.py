@@ -6,6 +6,8 @@ Probability's that survive TF-Agents' round trip through a replay buffer: `Indep
 faster than `MultivariateNormalDiag`, and has a third of its graph operations.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,57 +15,120 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.networks import distributions, initializers
-
-# Logit of an impossible category. Its probability is exactly 0 in float32, while its log-probability, and with it
-# the entropy, the KL divergence and their gradients, stays finite, which minus infinity would not give.
-IMPOSSIBLE_LOGIT = -1e9
+from ppo_agent import action_masks
+from ppo_agent.networks import distributions, initializers, masks
 
 Parameters = dict[str, tf.Tensor]
 
+# Keeps densities finite when a state-dependent standard deviation shrinks.
+MIN_STD = 1e-4
 
-def make_head(
-    spec: tensor_spec.BoundedTensorSpec, initial_log_std: float, seed: int, name: str
-) -> "NormalHead | CategoricalHead":
-    """The head for one action leaf: normal for floating-point actions, categorical for bounded integers.
+
+def make_heads(
+    action_spec: Any,
+    seeds: initializers.SeedSource,
+    initial_log_std: float = 0.0,
+    state_dependent_std: bool = False,
+    squash: bool = False,
+    mask_spec: tf.TypeSpec | None = None,
+) -> "list[NormalHead | CategoricalHead]":
+    """The heads for a nest of action specs, in tf.nest's order.
+
+    Args:
+        action_spec: nest of specs, without outer dimensions.
+        seeds: where the heads' seeds come from.
+        initial_log_std: natural logarithm of the first standard deviation of floating-point actions.
+        state_dependent_std: whether this standard deviation is a function of the observation.
+        squash: whether floating-point actions are squashed to their bounds.
+        mask_spec: spec of the action mask, `None` for none.
 
     Raises:
-        ValueError: for a spec that no head fits, with the reason.
+        ValueError: for a spec that no head fits, or a mask that does not fit the actions, with the reason.
     """
+    specs = tf.nest.flatten(action_spec)
+    leaf_indices: Sequence[np.ndarray | None] = [None] * len(specs)
+    for i, spec in enumerate(specs):
+        _check_spec(spec, f"head_{i}")
+    if mask_spec is not None:
+        layout = action_masks.MaskLayout(action_spec)
+        layout.check_spec(mask_spec)
+        leaf_indices = layout.leaf_indices
+    heads: list[NormalHead | CategoricalHead] = []
+    for i, (spec, indices) in enumerate(zip(specs, leaf_indices, strict=True)):
+        if spec.dtype.is_floating:
+            heads.append(NormalHead(spec, initial_log_std, seeds(), f"head_{i}", state_dependent_std, squash))
+        else:
+            heads.append(CategoricalHead(spec, seeds(), f"head_{i}", indices))
+    return heads
+
+
+def _check_spec(spec: tf.TypeSpec, name: str) -> None:
+    name = spec.name or name
     if not spec.shape.is_fully_defined():
-        raise ValueError(f"action_spec: shape {spec.shape} of {spec.name or name} must be fully defined.")
+        raise ValueError(f"action_spec: shape {spec.shape} of {name} must be fully defined.")
+    if spec.shape.num_elements() == 0:
+        raise ValueError(f"action_spec: shape {spec.shape} of {name} is empty, expected at least one component.")
     if spec.dtype.is_floating:
-        return NormalHead(spec, initial_log_std, seed, name)
+        return
     if not spec.dtype.is_integer:
-        raise ValueError(f"action_spec: {spec.name or name} has dtype {spec.dtype.name}, expected a float or integer.")
+        raise ValueError(f"action_spec: {name} has dtype {spec.dtype.name}, expected a float or integer.")
     if not tensor_spec.is_bounded(spec):
-        raise ValueError(f"action_spec: integer action {spec.name or name} has no bounds, expected some.")
-    return CategoricalHead(spec, seed, name)
+        raise ValueError(f"action_spec: integer action {name} has no bounds, expected some.")
 
 
 class NormalHead(tf.keras.layers.Layer):
-    """Independent normals, the standard deviation a trained variable that does not depend on the observation.
+    """Independent normals, as they are or squashed to the action's bounds.
+
+    The standard deviation is a trained variable, or with `state_dependent_std` softplus of an affine function of the
+    features.
 
     Args:
         spec: float action of any shape.
         initial_log_std: natural logarithm of the first standard deviation.
-        seed: of the kernel.
+        seed: of the kernels.
         name: of the layer.
+        state_dependent_std: whether the standard deviation depends on the features.
+        squash: whether actions are squashed to the bounds by tanh; the standard deviation is that before it.
+
+    Raises:
+        ValueError: if `squash` is set and the action has no finite bounds.
     """
 
-    def __init__(self, spec: tf.TypeSpec, initial_log_std: float, seed: int, name: str) -> None:
+    def __init__(
+        self,
+        spec: tf.TypeSpec,
+        initial_log_std: float,
+        seed: int,
+        name: str,
+        state_dependent_std: bool = False,
+        squash: bool = False,
+    ) -> None:
         super().__init__(name=name)
         self.spec = spec
-        size = int(np.prod(spec.shape.as_list()))
+        self.bounds = _finite_bounds(spec, name) if squash else None
+        self._initial_log_std = initial_log_std
+        size = spec.shape.num_elements()
         self.mean_layer = initializers.dense(size, initializers.POLICY_GAIN, seed, name="mean")
-        self.log_std = self.add_weight(
-            "log_std", (size,), tf.float32, initializer=tf.keras.initializers.Constant(initial_log_std)
-        )
+        self.std_layer = None
+        if state_dependent_std:
+            # softplus of this bias is the first standard deviation.
+            bias = _inverse_softplus(max(math.exp(initial_log_std) - MIN_STD, MIN_STD))
+            self.std_layer = initializers.dense(size, initializers.POLICY_GAIN, seed + 1, name="std", bias=bias)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the standard deviation's variable if it does not depend on the features."""
+        if self.std_layer is None:
+            initializer = tf.keras.initializers.Constant(self._initial_log_std)
+            self.log_std = self.add_weight("log_std", (self.mean_layer.units,), tf.float32, initializer=initializer)
+        super().build(input_shape)
 
     def call(self, features: tf.Tensor) -> Parameters:
         """Returns `loc` and `scale`, each [N, *action shape], of features [N, F]."""
         loc = self.mean_layer(features)
-        scale = tf.broadcast_to(tf.exp(self.log_std), tf.shape(loc))
+        if self.std_layer is None:
+            scale = tf.broadcast_to(tf.exp(self.log_std), tf.shape(loc))
+        else:
+            scale = tf.nn.softplus(self.std_layer(features)) + MIN_STD
         return {"loc": self._to_action(loc), "scale": self._to_action(scale)}
 
     def _to_action(self, flat: tf.Tensor) -> tf.Tensor:
@@ -72,7 +137,39 @@ class NormalHead(tf.keras.layers.Layer):
 
     def distribution(self, parameters: Parameters) -> tfp.distributions.Distribution:
         """Returns the distribution with the action's shape as event shape."""
-        return _to_event(tfp.distributions.Normal(**parameters), self.spec.shape.rank)
+        if self.bounds is None:
+            normal = tfp.distributions.Normal(**parameters)
+        else:
+            normal = distributions.SquashedNormal(**parameters, low=self.bounds[0], high=self.bounds[1])
+        return _to_event(normal, self.spec.shape.rank)
+
+
+def _finite_bounds(spec: tf.TypeSpec, name: str) -> tuple[Any, Any]:
+    """Lower and upper bound: numbers, or nested tuples where they differ, comparable with ==.
+
+    Raises:
+        ValueError: if there are none, or they leave no range.
+    """
+    name = spec.name or name
+    if not tensor_spec.is_bounded(spec):
+        raise ValueError(f"squash: action {name} has no bounds, expected finite ones to squash it to.")
+    dtype = spec.dtype.as_numpy_dtype
+    low, high = (np.broadcast_to(bound, spec.shape.as_list()).astype(dtype) for bound in (spec.minimum, spec.maximum))
+    # TF-Agents writes "unbounded" as the largest numbers of the dtype; the range overflows even where they are halved.
+    with np.errstate(over="ignore", invalid="ignore"):
+        extent = high - low
+    limit = np.finfo(dtype).max / 2
+    if not (np.isfinite(extent).all() and (np.abs(low) < limit).all() and (np.abs(high) < limit).all()):
+        raise ValueError(
+            f"squash: action {name} has bounds {spec.minimum} to {spec.maximum}, expected finite ones to squash it to."
+        )
+    if (extent <= 0).any():
+        raise ValueError(f"squash: action {name} has maximum {spec.maximum} not above minimum {spec.minimum}.")
+    return _to_parameter(low), _to_parameter(high)
+
+
+def _inverse_softplus(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
 
 
 class CategoricalHead(tf.keras.layers.Layer):
@@ -85,12 +182,15 @@ class CategoricalHead(tf.keras.layers.Layer):
         spec: bounded integer action of any shape.
         seed: of the kernel.
         name: of the layer.
+        mask_indices: where the categories stand in the action mask, see `action_masks.MaskLayout`; `None` for no mask.
 
     Raises:
         ValueError: if a maximum lies below its minimum.
     """
 
-    def __init__(self, spec: tensor_spec.BoundedTensorSpec, seed: int, name: str) -> None:
+    def __init__(
+        self, spec: tensor_spec.BoundedTensorSpec, seed: int, name: str, mask_indices: np.ndarray | None = None
+    ) -> None:
         super().__init__(name=name)
         self.spec = spec
         self.minimum = np.broadcast_to(spec.minimum, spec.shape.as_list()).astype(np.int64)
@@ -101,17 +201,26 @@ class CategoricalHead(tf.keras.layers.Layer):
             )
         self.logits_shape = (*self.num_categories.shape, int(self.num_categories.max()))
         self.possible = np.arange(self.logits_shape[-1]) < self.num_categories[..., np.newaxis]
+        self.mask_indices = mask_indices
         self.logits_layer = initializers.dense(
             int(np.prod(self.logits_shape)), initializers.POLICY_GAIN, seed, name="logits"
         )
 
-    def call(self, features: tf.Tensor) -> Parameters:
-        """Returns `logits` [N, *action shape, largest number of categories] of features [N, F]."""
+    def call(self, features: tf.Tensor, action_mask: tf.Tensor | None = None) -> Parameters:
+        """Returns `logits` [N, *action shape, largest number of categories].
+
+        Args:
+            features: [N, F].
+            action_mask: bool [N, size], the allowed actions; `None` allows all.
+        """
         logits = self.logits_layer(features)
         if len(self.logits_shape) > 1:
             logits = tf.reshape(logits, [-1, *self.logits_shape])
-        if not self.possible.all():
-            logits = tf.where(self.possible, logits, IMPOSSIBLE_LOGIT)
+        if action_mask is not None and self.mask_indices is not None:
+            allowed = masks.gather(action_mask, self.mask_indices)
+            logits = tf.where(allowed, logits, masks.impossible_logits(self.possible))
+        elif not self.possible.all():
+            logits = tf.where(self.possible, logits, masks.IMPOSSIBLE_LOGIT)
         return {"logits": logits}
 
     def distribution(self, parameters: Parameters) -> tfp.distributions.Distribution:
@@ -121,7 +230,6 @@ class CategoricalHead(tf.keras.layers.Layer):
     def _categorical(self, logits: tf.Tensor) -> tfp.distributions.Distribution:
         if not self.minimum.any():
             return tfp.distributions.Categorical(logits=logits, dtype=self.spec.dtype)
-        # Nested tuples, because the parameters of a distribution must be comparable with ==.
         return distributions.OffsetCategorical(logits, _to_tuples(self.minimum.tolist()), self.spec.dtype)
 
 
@@ -130,5 +238,11 @@ def _to_event(distribution: tfp.distributions.Distribution, rank: int) -> tfp.di
     return tfp.distributions.Independent(distribution, reinterpreted_batch_ndims=rank) if rank else distribution
 
 
+def _to_parameter(value: np.ndarray) -> Any:
+    """One number if all are equal, else nested tuples."""
+    return float(value.flat[0]) if (value == value.flat[0]).all() else _to_tuples(value.tolist())
+
+
 def _to_tuples(value: Any) -> Any:
+    """Nested tuples of nested lists, because the parameters of a distribution must be comparable with ==."""
     return tuple(_to_tuples(item) for item in value) if isinstance(value, list) else value

@@ -40,11 +40,25 @@ def dense(
     seed: int,
     activation: str | Callable[[tf.Tensor], tf.Tensor] | None = None,
     name: str | None = None,
+    bias: float = 0.0,
 ) -> tf.keras.layers.Dense:
-    """A fully connected layer with an orthogonal kernel scaled by `gain` and a bias of zeros."""
+    """A fully connected layer with an orthogonal kernel scaled by `gain` and a constant bias."""
     return tf.keras.layers.Dense(
         units,
         activation=activation,
+        kernel_initializer=tf.keras.initializers.Orthogonal(gain, seed=seed),
+        bias_initializer=tf.keras.initializers.Constant(bias),
+        name=name,
+    )
+
+
+def conv(filters: int, kernel_size: int, stride: int, gain: float, seed: int, name: str) -> tf.keras.layers.Conv2D:
+    """A convolution with ReLU, without padding, its kernel orthogonal and scaled by `gain`, its bias zero."""
+    return tf.keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        stride,
+        activation="relu",
         kernel_initializer=tf.keras.initializers.Orthogonal(gain, seed=seed),
         name=name,
     )

@@ -9,118 +9,180 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
-from ppo_agent.networks import encoders, heads
+from ppo_agent.networks import encoders
+from ppo_agent.networks.numpy_dense import NumpyDense
+from ppo_agent.networks.numpy_heads import NumpyHead
 
 Array = np.ndarray
 
 
-class NumpyHead(Protocol):
-    """Features [B, F] -> parameters of one action leaf's distribution -> action [B, ...]."""
-
-    noise: str
-    noise_shape: tuple[int, ...]
+class NumpyMemory(Protocol):
+    """Mirror of a memory, for one step."""
 
     def refresh(self) -> None:
         """Copies the weights."""
 
-    def parameters(self, features: Array) -> list[Array]:
-        """Parameters [B, ...] in the alphabetical order of their names."""
+    def __call__(self, features: Array, is_first: Array, state: Any) -> tuple[Array, Any]:
+        """Outputs [B, U] and the next state, of features [B, F], is_first bool [B] and the state before the step.
 
-    def mode(self, parameters: list[Array]) -> Array:
-        """The most likely action [B, ...]."""
+        The state is a nest like the memory's `state_spec`, or () for zeros.
+        """
 
-    def sample(self, parameters: list[Array], noise: Array) -> Array:
-        """An action [B, ...] made from noise [B, *noise_shape] of the kind `noise`."""
+
+class NumpyTorso:
+    """Mirror of encoder and memory.
+
+    Args:
+        encoder: from the leaves of an observation to features.
+        memory: after it, or `None`.
+    """
+
+    def __init__(self, encoder: "NumpyEncoder", memory: NumpyMemory | None = None) -> None:
+        self.encoder = encoder
+        self.memory = memory
+
+    def refresh(self) -> None:
+        """Copies the weights."""
+        self.encoder.refresh()
+        if self.memory is not None:
+            self.memory.refresh()
+
+    def __call__(self, leaves: list[Array], is_first: Array | None = None, state: Any = ()) -> tuple[Array, Any]:
+        """Returns features [B, F], valid until the next call, and the state after the step.
+
+        Args:
+            leaves: of the observation, each [B, ...], in tf.nest's order.
+            is_first: bool [B], where an episode starts; `None` for nowhere.
+            state: of the memory before the step, () for zeros.
+        """
+        features = self.encoder(leaves)
+        if self.memory is None:
+            return features, ()
+        return self.memory(features, np.zeros(len(features), bool) if is_first is None else is_first, state)
 
 
 class NumpyActor:
-    """Mirror of an actor network: encoder and heads."""
+    """Mirror of an actor network: torso and heads.
 
-    def __init__(self, encoder: "NumpyEncoder", numpy_heads: list[NumpyHead]) -> None:
-        self.encoder = encoder
+    Args:
+        torso: encoder and memory.
+        numpy_heads: one for each leaf of the action.
+        mask_leaf: which leaf of the observation is the action mask; `None` for none.
+    """
+
+    def __init__(self, torso: NumpyTorso, numpy_heads: list[NumpyHead], mask_leaf: int | None = None) -> None:
+        self.torso = torso
         self.heads = numpy_heads
+        self._mask_leaf = mask_leaf
+
+    @property
+    def encoder(self) -> "NumpyEncoder":
+        """Mirror of the encoder."""
+        return self.torso.encoder
 
     def refresh(self) -> None:
         """Copies the weights of the network."""
-        self.encoder.refresh()
+        self.torso.refresh()
         for head in self.heads:
             head.refresh()
 
-
-def _identity(x: Array) -> Array:
-    return x
-
-
-def _tanh(x: Array) -> Array:
-    return np.tanh(x, out=x)
-
-
-def _relu(x: Array) -> Array:
-    return np.maximum(x, 0.0, out=x)
+    def __call__(
+        self, leaves: list[Array], is_first: Array | None = None, state: Any = ()
+    ) -> tuple[list[list[Array]], Any]:
+        """Returns the parameters of each head's distribution, and the state after the step; see `NumpyTorso`."""
+        features, state = self.torso(leaves, is_first, state)
+        mask = None if self._mask_leaf is None else leaves[self._mask_leaf] != 0
+        return [head.parameters(features, mask) for head in self.heads], state
 
 
-# In place, by the function that a Keras layer holds.
-ACTIVATIONS: dict[Callable[..., Any], Callable[[Array], Array]] = {
-    tf.keras.activations.linear: _identity,
-    tf.keras.activations.tanh: _tanh,
-    tf.math.tanh: _tanh,
-    tf.keras.activations.relu: _relu,
-    tf.nn.relu: _relu,
-}
+class NumpyLeaf(Protocol):
+    """Mirror of a leaf's encoder: values [B, ...] -> a vector [B, size]."""
+
+    size: int
+
+    def refresh(self) -> None:
+        """Copies the weights."""
+
+    def __call__(self, values: Array) -> Array:
+        """Returns vectors that can be assigned to [B, size]."""
 
 
-class NumpyDense:
-    """Mirror of a built Keras `Dense` layer without its activation."""
+class NumpyNumbers:
+    """Mirror of `encoders.Numbers`."""
 
-    def __init__(self, layer: tf.keras.layers.Dense) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def refresh(self) -> None:
+        """Has no weights."""
+
+    def __call__(self, values: Array) -> Array:
+        """Returns the values, flattened."""
+        return values.reshape(len(values), -1)
+
+
+class NumpyCategories:
+    """Mirror of `encoders.Categories`."""
+
+    def __init__(self, categories: encoders.Categories) -> None:
+        self.size = categories.size
+        self._component = categories.component if len(categories.minimum) > 1 else np.zeros(1, np.int64)
+        self._value = categories.value
+
+    def refresh(self) -> None:
+        """Has no weights."""
+
+    def __call__(self, values: Array) -> Array:
+        """Returns one-hot vectors, joined."""
+        return values.reshape(len(values), -1)[:, self._component] == self._value
+
+
+class NumpyEmbedding:
+    """Mirror of a built `encoders.Embedding`."""
+
+    def __init__(self, layer: encoders.Embedding) -> None:
         self._layer = layer
-        self.units = layer.units
+        self._offsets = layer.categories.offsets - layer.categories.minimum
+        self.size = len(self._offsets) * layer.embedding_size
         self.refresh()
 
     def refresh(self) -> None:
-        """Copies kernel and bias."""
-        self._kernel = np.array(self._layer.kernel.numpy(), np.float32, order="C")
-        self._bias = np.array(self._layer.bias.numpy(), np.float32)[np.newaxis]
+        """Copies the table."""
+        self._table = np.array(self._layer.embeddings.numpy())
 
-    def __call__(self, x: Array, out: Array | None = None) -> Array:
-        """Returns x [B, in] @ kernel + bias, [B, units], in `out` if given."""
-        if len(x) != len(self._bias):
-            # One copy of the bias for each row: adding equal shapes takes a third of the time of broadcasting.
-            self._bias = np.repeat(self._bias[:1], len(x), axis=0)
-        out = np.dot(x, self._kernel, out=out)
-        return np.add(out, self._bias, out=out)
+    def __call__(self, values: Array) -> Array:
+        """Returns the vectors of the categories, joined."""
+        return self._table[values.reshape(len(values), -1) + self._offsets].reshape(len(values), -1)
 
 
 NumpyLayer = tuple[NumpyDense, Callable[[Array], Array]]
 
 
-def mirror_layers(layers: Sequence[tf.keras.layers.Dense]) -> list[NumpyLayer] | None:
-    """Mirrors of built dense layers with their activations; `None` if an activation has none."""
-    if any(layer.activation not in ACTIVATIONS for layer in layers):
-        return None
-    return [(NumpyDense(layer), ACTIVATIONS[layer.activation]) for layer in layers]
-
-
 class NumpyEncoder:
-    """Mirror of `ObservationEncoder`: joins the leaves and applies the dense layers.
+    """Mirror of `ObservationEncoder`: encodes the leaves, joins them and applies the dense layers.
 
     Args:
-        leaf_specs: of the flat observation.
+        leaf_encoders: one for each leaf that is encoded.
         layers: dense layers, each with its in-place activation.
-        one_hot: whether categories are one-hot encoded, as `encoders.num_categories` defines them.
+        positions: which leaves of the observation these are; `None` for all.
     """
 
-    def __init__(self, leaf_specs: Sequence[tf.TypeSpec], layers: list[NumpyLayer], one_hot: bool = True) -> None:
-        self._columns = _columns(leaf_specs, one_hot)
+    def __init__(
+        self, leaf_encoders: Sequence[NumpyLeaf], layers: list[NumpyLayer], positions: Sequence[int] | None = None
+    ) -> None:
+        self._leaf_encoders = list(leaf_encoders)
+        self._positions = list(range(len(leaf_encoders))) if positions is None else list(positions)
+        ends = np.cumsum([leaf.size for leaf in leaf_encoders]).tolist()
+        self._columns = [slice(end - leaf.size, end) for end, leaf in zip(ends, leaf_encoders, strict=True)]
         self._layers = layers
-        self._single = len(leaf_specs) == 1 and leaf_specs[0].shape.rank == 1
-        self._joined = np.empty((0, 0), np.float32)
+        self._joined = np.empty((0, ends[-1]), np.float32)
         self._hidden: list[Array] = []
 
     def refresh(self) -> None:
         """Copies the weights."""
+        for leaf in self._leaf_encoders:
+            leaf.refresh()
         for layer, _ in self._layers:
             layer.refresh()
 
@@ -128,134 +190,20 @@ class NumpyEncoder:
         """Returns features [B, F] of observation leaves [B, ...], valid until the next call."""
         if len(leaves[0]) != len(self._joined):
             self._allocate(len(leaves[0]))
-        x = leaves[0] if self._single and leaves[0].dtype == np.float32 else self._join(leaves)
+        x = self._join(leaves)
         for (layer, activation), out in zip(self._layers, self._hidden, strict=True):
             x = activation(layer(x, out))
         return x
 
     def _allocate(self, batch_size: int) -> None:
-        self._joined = np.empty((batch_size, self._columns[-1][0].stop), np.float32)
+        self._joined = np.empty((batch_size, self._joined.shape[1]), np.float32)
         self._hidden = [np.empty((batch_size, layer.units), np.float32) for layer, _ in self._layers]
 
     def _join(self, leaves: list[Array]) -> Array:
-        for leaf, (columns, categories) in zip(leaves, self._columns, strict=True):
-            if categories is None:
-                self._joined[:, columns] = leaf.reshape(len(leaf), -1)
-            else:
-                self._joined[:, columns] = leaf[:, np.newaxis] == categories
+        if len(self._positions) == 1:
+            only = leaves[self._positions[0]]
+            if only.ndim == 2 and only.dtype == np.float32 and type(self._leaf_encoders[0]) is NumpyNumbers:
+                return only
+        for encode, columns, position in zip(self._leaf_encoders, self._columns, self._positions, strict=True):
+            self._joined[:, columns] = encode(leaves[position])
         return self._joined
-
-
-def _columns(leaf_specs: Sequence[tf.TypeSpec], one_hot: bool) -> list[tuple[slice, Array | None]]:
-    """For every leaf its columns in the joined vector, and its categories if it is one-hot encoded."""
-    result: list[tuple[slice, Array | None]] = []
-    start = 0
-    for spec in leaf_specs:
-        count = encoders.num_categories(spec) if one_hot else None
-        size = count or int(np.prod(spec.shape.as_list()))
-        categories = np.arange(count) + int(spec.minimum) if count else None
-        result.append((slice(start, start + size), categories))
-        start += size
-    return result
-
-
-class NumpyNormalHead:
-    """Mirror of a normal with a standard deviation that does not depend on the observation.
-
-    Args:
-        mean_layer: features -> flat mean.
-        read_scale: reads the standard deviation, flat, from the variables.
-        shape: of the action.
-        dtype: of the action.
-        transform: of the mean [B, *shape].
-    """
-
-    noise = "normal"
-
-    def __init__(
-        self,
-        mean_layer: NumpyDense,
-        read_scale: Callable[[], Array],
-        shape: tuple[int, ...],
-        dtype: tf.DType,
-        transform: Callable[[Array], Array] = _identity,
-    ) -> None:
-        self._mean_layer = mean_layer
-        self._transform = transform
-        self._read_scale = read_scale
-        self._dtype = dtype.as_numpy_dtype
-        self.noise_shape = shape
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Copies the weights."""
-        self._mean_layer.refresh()
-        self._flat_scale = np.asarray(self._read_scale(), np.float32)
-        self._scale = np.empty((0,), self._dtype)
-
-    def parameters(self, features: Array) -> list[Array]:
-        """Returns `loc` and `scale`, both [B, *action shape]; the scale is read-only and shared between calls."""
-        batch_size = len(features)
-        mean = self._mean_layer(features).reshape(batch_size, *self.noise_shape)
-        loc = self._transform(mean).astype(self._dtype, copy=False)
-        if len(self._scale) != batch_size:
-            self._scale = np.broadcast_to(self._flat_scale, (batch_size, self._flat_scale.size))
-            self._scale = self._scale.reshape(loc.shape).astype(self._dtype)
-            self._scale.flags.writeable = False
-        return [loc, self._scale]
-
-    def mode(self, parameters: list[Array]) -> Array:
-        """Returns the mean."""
-        return parameters[0].copy()
-
-    def sample(self, parameters: list[Array], noise: Array) -> Array:
-        """Returns loc + scale * noise."""
-        loc, scale = parameters
-        action = np.multiply(noise, scale, dtype=self._dtype)
-        return np.add(action, loc, out=action)
-
-
-class NumpyCategoricalHead:
-    """Mirror of one categorical for each component of an integer action.
-
-    Args:
-        logits_layer: features -> flat logits.
-        possible: [*action shape, categories], False for padding.
-        minimum: [*action shape], smallest value of each component.
-        dtype: of the action.
-    """
-
-    noise = "gumbel"
-
-    def __init__(self, logits_layer: NumpyDense, possible: Array, minimum: Array, dtype: tf.DType) -> None:
-        self._logits_layer = logits_layer
-        self._impossible = None if possible.all() else ~possible
-        self._minimum = minimum if minimum.any() else None
-        self._dtype = dtype.as_numpy_dtype
-        self.noise_shape = possible.shape
-
-    def refresh(self) -> None:
-        """Copies the weights."""
-        self._logits_layer.refresh()
-
-    def parameters(self, features: Array) -> list[Array]:
-        """Returns `logits` [B, *action shape, categories]."""
-        logits = self._logits_layer(features)
-        if len(self.noise_shape) > 1:
-            logits = logits.reshape(len(features), *self.noise_shape)
-        if self._impossible is not None:
-            logits[:, self._impossible] = heads.IMPOSSIBLE_LOGIT
-        return [logits]
-
-    def mode(self, parameters: list[Array]) -> Array:
-        """Returns the most likely value of each component, the first of equals."""
-        return self._to_action(parameters[0].argmax(-1))
-
-    def sample(self, parameters: list[Array], noise: Array) -> Array:
-        """Returns the largest of logits + Gumbel noise, which is distributed as softmax(logits)."""
-        return self._to_action((parameters[0] + noise).argmax(-1))
-
-    def _to_action(self, index: Array) -> Array:
-        if self._minimum is not None:
-            index += self._minimum
-        return index.astype(self._dtype, copy=False)

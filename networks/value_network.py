@@ -1,17 +1,19 @@
-"""The value network: encoder and one output."""
+"""The value network: encoder, memory and one output."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from ppo_agent.networks import base, encoders, initializers
+from ppo_agent import action_masks
+from ppo_agent.networks import base, encoders, images, initializers
 
 
 class ValueNetwork(base.ObservationNetwork):
-    """Maps observations to state values through a multi-layer perceptron.
+    """Maps observations to state values.
 
-    Kernels are orthogonal, with gain sqrt(2) in hidden layers and 1 in the last, biases zero.
+    Kernels are orthogonal, with gain sqrt(2) in hidden layers and 1 in the last, biases zero. An action mask in the
+    observation is not looked at.
 
     Args:
         observation_spec: nest of specs, without outer dimensions; leaves are encoded as `ActorNetwork` encodes them.
@@ -19,9 +21,15 @@ class ValueNetwork(base.ObservationNetwork):
         activation: of the hidden layers, a Keras name or a callable.
         seed: of the initial weights; `None` follows `tf.random.set_seed`.
         name: of the network.
+        encoder: in place of the default one, see `ActorNetwork`.
+        memory: `LSTMMemory` or `GRUMemory` between encoder and output; `None` for a network without memory.
+        embedding_size: length of the trained vector for each observed category; `None` for one-hot vectors.
+        conv_layers: (filters, kernel size, stride) of each convolution on images; `None` chooses by their size.
+        observation_and_action_constraint_splitter: as in `ActorNetwork`.
 
     Raises:
         ValueError: if a spec has no encoder, with the reason.
+        TypeError: if encoder or memory are no Keras layers.
     """
 
     def __init__(
@@ -32,24 +40,28 @@ class ValueNetwork(base.ObservationNetwork):
         *,
         seed: int | None = None,
         name: str = "ValueNetwork",
+        encoder: tf.keras.layers.Layer | None = None,
+        memory: Any = None,
+        embedding_size: int | None = None,
+        conv_layers: images.ConvLayers | None = None,
+        observation_and_action_constraint_splitter: action_masks.Splitter | None = None,
     ) -> None:
-        super().__init__(observation_spec, name=name)
         seeds = initializers.SeedSource(seed, "value")
-        self.encoder = encoders.ObservationEncoder(self.input_tensor_spec, fc_layers, activation, seeds)
+        make_encoder = encoders.encoder_maker(encoder, fc_layers, activation, embedding_size, conv_layers, seeds)
+        super().__init__(observation_spec, make_encoder, memory, observation_and_action_constraint_splitter, name)
         self.value_layer = initializers.dense(1, initializers.VALUE_GAIN, seeds(), name="value")
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[tf.Tensor, Any]:
-        """Returns values [B] or [B, T] and an empty network state.
+        """Returns values [B] or [B, T] and the network's state after the last step.
 
         Args:
             observation: nest of tensors [B, ...] or [B, T, ...].
-            step_type: ignored.
-            network_state: ignored.
-            training: ignored.
+            step_type: int32 [B] or [B, T]; the memory starts anew at FIRST; `None` if no episode starts here.
+            network_state: of the memory before the first step; () for zeros.
+            training: for the layers that ask for it.
         """
-        del step_type, network_state, training
-        outer = encoders.outer_shape(observation, self.input_tensor_spec)
-        value = self.value_layer(self.encoder(observation))
-        return tf.reshape(value, outer), ()
+        del training  # Keras passes it on to all layers inside.
+        features = self.features(observation, step_type, network_state)
+        return tf.reshape(self.value_layer(features.rows), features.outer), features.state

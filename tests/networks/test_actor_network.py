@@ -138,9 +138,15 @@ def test_no_hidden_layers() -> None:
     assert [len(network.variables) for network in (actor, value)] == [2, 2]
 
 
-@pytest.mark.parametrize("dtype", [tf.float64, tf.int32, tf.uint8])
-def test_numbers_of_any_type_are_cast(dtype: tf.DType) -> None:
-    spec = tensor_spec.BoundedTensorSpec([3], dtype, 0, 9)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        tensor_spec.BoundedTensorSpec([3], tf.float64, 0, 9),
+        tensor_spec.BoundedTensorSpec([3, 1], tf.int32, 0, 9),
+        tensor_spec.BoundedTensorSpec([3], tf.uint8, 0, 9),
+    ],
+)
+def test_numbers_of_any_type_are_cast(spec: Any) -> None:
     observation = tensor_spec.sample_spec_nest(spec, outer_dims=(4,))
     for network in _networks(spec, DISCRETE, seed=1):
         assert all(v.dtype == tf.float32 for v in network.variables)

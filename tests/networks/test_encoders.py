@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.networks import encoders, initializers
+from ppo_agent.networks import ObservationEncoder, inputs
 
 NESTED = {
     "camera": tensor_spec.BoundedTensorSpec([2, 3], tf.uint8, 0, 255, "camera"),
@@ -15,83 +15,77 @@ NESTED = {
         tensor_spec.BoundedTensorSpec([], tf.int64, 2, 4, "place"),
         tensor_spec.TensorSpec([2], tf.float64, "speed"),
     ),
+    "switches": tensor_spec.BoundedTensorSpec([3], tf.int8, 0, 1, "switches"),
 }
+DIALS = tensor_spec.BoundedTensorSpec([3], tf.int64, [0, -1, 2], [1, 2, 2], "dials")
+EQUAL = tensor_spec.BoundedTensorSpec([2], tf.int32, 0, 2)
 
 
-def _encode(observation: Any, spec: Any) -> np.ndarray:
-    input_spec = encoders.network_input_spec(spec)
-    encoder = encoders.ObservationEncoder(input_spec, (), "tanh", initializers.SeedSource(0, ""))
-    return encoder(encoders.cast_to_spec(observation, input_spec)).numpy()
+def _encoder(spec: Any, **kwargs: Any) -> ObservationEncoder:
+    return ObservationEncoder(spec, **{"fc_layers": (), "seed": 1, **kwargs})
+
+
+def _encode(observation: Any, spec: Any, **kwargs: Any) -> np.ndarray:
+    return _encoder(spec, **kwargs)(inputs.cast_to_spec(observation, inputs.network_input_spec(spec))).numpy()
 
 
 def test_leaves_are_flattened_one_hot_encoded_and_joined(rng: np.random.Generator) -> None:
-    camera = rng.integers(0, 256, (5, 2, 3), np.uint8)
+    camera, switches = rng.integers(0, 256, (5, 2, 3), np.uint8), rng.integers(0, 2, (5, 3), np.int8)
     place, speed = rng.integers(2, 5, 5), rng.normal(size=(5, 2))
-    encoded = _encode({"camera": tf.constant(camera), "place": (tf.constant(place), tf.constant(speed))}, NESTED)
-    expected = np.concatenate([camera.reshape(5, 6), np.eye(3)[place - 2], speed], axis=1)
+    observation = {"camera": camera, "place": (place, speed), "switches": switches}
+    encoded = _encode(tf.nest.map_structure(tf.constant, observation), NESTED)
+    expected = np.concatenate([camera.reshape(5, 6), np.eye(3)[place - 2], speed, switches], axis=1)
     assert encoded.dtype == np.float32
     np.testing.assert_allclose(encoded, expected, rtol=1e-6)
 
 
-def test_two_outer_dimensions_are_joined() -> None:
-    observation = tensor_spec.sample_spec_nest(encoders.network_input_spec(NESTED), outer_dims=(3, 4))
-    rows = tf.nest.map_structure(lambda x: tf.reshape(x, [12, *x.shape[2:]]), observation)
-    np.testing.assert_array_equal(_encode(observation, NESTED), _encode(rows, NESTED))
+@pytest.mark.parametrize("spec", [DIALS, EQUAL])
+def test_each_component_has_a_one_hot_vector(spec: Any, rng: np.random.Generator) -> None:
+    values = rng.integers(spec.minimum, spec.maximum + 1, (20, *spec.shape))
+    low, high = np.broadcast_to(spec.minimum, spec.shape), np.broadcast_to(spec.maximum, spec.shape)
+    expected = [np.eye(b - a + 1)[values[:, i] - a] for i, (a, b) in enumerate(zip(low, high, strict=True))]
+    np.testing.assert_array_equal(_encode(tf.constant(values), spec), np.concatenate(expected, axis=1))
 
 
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        (tensor_spec.BoundedTensorSpec([], tf.int32, -1, 3), 5),
-        (tensor_spec.BoundedTensorSpec([], tf.uint8, 0, 255), 256),
-        (tensor_spec.BoundedTensorSpec([2], tf.int32, 0, 3), None),
-        (tensor_spec.BoundedTensorSpec([], tf.int32, 0, 5000), None),
-        (tensor_spec.BoundedTensorSpec([], tf.float32, 0, 3), None),
-        (tensor_spec.TensorSpec([], tf.int32), None),
-    ],
-)
-def test_num_categories(spec: tf.TypeSpec, expected: int | None) -> None:
-    assert encoders.num_categories(spec) == expected
+def test_embedding_is_a_row_of_the_table_for_each_component(rng: np.random.Generator) -> None:
+    values = rng.integers(DIALS.minimum, DIALS.maximum + 1, (20, 3))
+    encoder = _encoder(DIALS, embedding_size=4)
+    encoded = encoder(tf.constant(values, tf.int32)).numpy().reshape(20, 3, 4)
+    (table,) = encoder.get_weights()
+    first_row = [0, 2, 6]
+    for component in range(3):
+        rows = first_row[component] + values[:, component] - DIALS.minimum[component]
+        np.testing.assert_array_equal(encoded[:, component], table[rows])
+    assert table.shape == (7, 4)
+    assert len(np.unique(table)) == table.size
 
 
-def test_outer_shape_takes_static_sizes_and_traces_unknown_ones() -> None:
-    spec = tf.TensorSpec([2], tf.float32)
-    assert encoders.outer_shape(tf.zeros([3, 4, 2]), spec) == [3, 4]
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 4, 2])])
-    def dynamic(x: tf.Tensor) -> tf.Tensor:
-        outer = encoders.outer_shape(x, spec)
-        assert outer[1] == 4
-        return encoders.unflatten(tf.zeros([tf.size(x) // 2, 5]), outer)
-
-    assert dynamic(tf.zeros([3, 4, 2])).shape == [3, 4, 5]
+def test_embedding_is_trained() -> None:
+    encoder = _encoder(DIALS, embedding_size=4)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(encoder(tf.constant([[0, 1, 2]])))
+    gradient = tf.convert_to_tensor(tape.gradient(loss, encoder.trainable_variables)[0])
+    np.testing.assert_array_equal(np.any(gradient, axis=1), [1, 0, 0, 0, 1, 0, 1])
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        (tf.TensorSpec([], tf.string, "words"), "words has dtype string"),
-        (tf.TensorSpec([None], tf.float32, "pixels"), r"shape \(None,\) of pixels"),
-    ],
-)
-def test_impossible_spec_is_refused(spec: tf.TypeSpec, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        encoders.network_input_spec(spec)
+def test_scalar_category_is_embedded() -> None:
+    assert _encode(tf.constant([2, 4]), NESTED["place"][0], embedding_size=3).shape == (2, 3)
 
 
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        ({"camera": NESTED["camera"]}, "structure"),
-        ({**NESTED, "camera": tf.TensorSpec([3, 2], tf.uint8)}, r"shape \(2, 3\), but found \(3, 2\)"),
-        ({**NESTED, "place": (tf.TensorSpec([], tf.float32), NESTED["place"][1])}, "categories cannot be normalised"),
-    ],
-)
-def test_check_fits_names_what_differs(other: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        encoders.check_fits(other, encoders.network_input_spec(NESTED))
+def test_a_mask_is_left_out() -> None:
+    spec = {"observation": EQUAL, "action_mask": tensor_spec.BoundedTensorSpec([9], tf.int8, 0, 1)}
+    assert _encoder(spec)(tf.constant([[0, 1]])).shape == (1, 6)
 
 
-def test_check_fits_accepts_other_number_types() -> None:
-    floats = {**NESTED, "camera": tf.TensorSpec([2, 3], tf.float32)}
-    encoders.check_fits(floats, encoders.network_input_spec(NESTED))
+def test_copy_has_the_same_layers_and_variables_of_its_own() -> None:
+    encoder = ObservationEncoder(NESTED, (4, 3), "relu", embedding_size=2, seed=3, name="torso")
+    copy = encoder.copy(fc_layers=(5,))
+    observation = tensor_spec.sample_spec_nest(inputs.network_input_spec(NESTED), outer_dims=(2,))
+    assert (encoder(observation).shape, copy(observation).shape) == ((2, 3), (2, 5))
+    assert copy.name == "torso"
+    assert not {v.ref() for v in copy.variables} & {v.ref() for v in encoder.variables}
+
+
+def test_embedding_size_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="embedding_size: found 0, expected a positive number"):
+        ObservationEncoder(DIALS, embedding_size=0)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_agents.distributions import utils as distribution_utils
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.networks import heads
+from ppo_agent.networks import heads, initializers
 
 SIZES = np.array([2, 5, 1, 3])
 UNEQUAL = tensor_spec.BoundedTensorSpec([4], tf.int32, 0, SIZES - 1)
@@ -28,9 +28,14 @@ SPECS = {
 }
 
 
+def _make_head(spec: Any, *args: Any) -> Any:
+    (head,) = heads.make_heads(spec, initializers.SeedSource(1, ""), *args)
+    return head
+
+
 def _head(spec: Any, features: tf.Tensor, rng: np.random.Generator) -> tuple[Any, Any]:
     """A head with weights of ordinary size, and its distribution."""
-    head = heads.make_head(spec, initial_log_std=-0.5, seed=1, name="head")
+    head = _make_head(spec, -0.5)
     head(features)
     for variable in head.variables:
         variable.assign(rng.normal(size=variable.shape) * 0.5)
@@ -88,7 +93,7 @@ def test_normal_matches_scipy(features: tf.Tensor, rng: np.random.Generator) -> 
 
 
 def test_first_standard_deviation_is_the_keyword() -> None:
-    head = heads.make_head(SPECS["vector"], initial_log_std=-1.5, seed=1, name="head")
+    head = _make_head(SPECS["vector"], -1.5)
     parameters = head(tf.ones([2, 4]))
     np.testing.assert_allclose(parameters["scale"], np.full([2, 3], np.exp(-1.5)), rtol=1e-6)
 
@@ -165,4 +170,4 @@ def test_gradients_are_finite_and_those_of_finite_differences(
 )
 def test_impossible_spec_is_refused(spec: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        heads.make_head(spec, 0.0, 1, "head")
+        _make_head(spec)
