@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent.networks import initializers, recurrence
+from ppo_agent.networks import initializers, numpy_memory, recurrence
 
 
 class Memory(tf.keras.layers.Layer, abc.ABC):
@@ -32,6 +32,7 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
             raise ValueError(f"units is {units!r}, expected a positive int.")
         super().__init__(name=name)
         self.units = units
+        self._seed = seed
         self._seeds = initializers.SeedSource(seed, type(self).__name__)
 
     @property
@@ -53,6 +54,14 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
     def initial_bias(self) -> list[float]:
         """First values of `bias`, one for each gate."""
         return [0.0] * self.gates
+
+    @abc.abstractmethod
+    def numpy_mirror(self) -> Any:
+        """A mirror of this layer, which must have been built, for single steps in NumPy."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, from which `from_config` makes a layer with weights of its own."""
+        return {"units": self.units, "seed": self._seed, "name": self.name}
 
     def build(self, input_shape: Any) -> None:
         """Adds the weights for features of the last size of `input_shape`."""
@@ -126,6 +135,10 @@ class LSTMMemory(Memory):
         cell = tf.sigmoid(f) * state[0] + tf.sigmoid(i) * tf.tanh(g)
         return [cell, tf.sigmoid(o) * tf.tanh(cell)]
 
+    def numpy_mirror(self) -> numpy_memory.NumpyLSTM:
+        """A mirror for single steps in NumPy."""
+        return numpy_memory.NumpyLSTM(self)
+
 
 class GRUMemory(Memory):
     """Gated recurrent unit (Cho et al. 2014), as `tf.keras.layers.GRUCell` computes it with `reset_after=True`.
@@ -150,3 +163,7 @@ class GRUMemory(Memory):
         z = tf.sigmoid(z_in + z_rec)
         n = tf.tanh(n_in + tf.sigmoid(r_in + r_rec) * n_rec)
         return [z * state[0] + (1.0 - z) * n]
+
+    def numpy_mirror(self) -> numpy_memory.NumpyGRU:
+        """A mirror for single steps in NumPy."""
+        return numpy_memory.NumpyGRU(self)

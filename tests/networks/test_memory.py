@@ -265,6 +265,18 @@ def test_first_weights(memory_class: Any) -> None:
     assert sum("bias" in name for name in names) == len(names) - 2
 
 
+@BOTH
+def test_a_layer_made_from_the_config_has_the_same_first_weights_in_other_variables(memory_class: Any) -> None:
+    memory = memory_class(4, seed=5, name="memory_of_mine")
+    twin = memory_class.from_config(memory.get_config())
+    for layer in (memory, twin):
+        layer(tf.zeros([1, 1, 6]), tf.zeros([1, 1], tf.bool))
+    assert twin.name == "memory_of_mine"
+    for variable, other in zip(memory.variables, twin.variables, strict=True):
+        assert variable is not other
+        np.testing.assert_array_equal(variable, other)
+
+
 def test_without_a_seed_tensorflows_decides() -> None:
     def kernel(seed: int) -> np.ndarray:
         tf.random.set_seed(seed)
