@@ -53,6 +53,24 @@ _MUJOCO = {
     **_NORMALIZED,
 }
 
+# Schulman et al., 2017, table 5, with one torso and its learning rate; schedules as in the paper, but the clipping's.
+_IMAGES = {
+    "num_environments": 8,
+    "total_environment_steps": 1_000_000,
+    "collect_steps_per_iteration": 128,
+    "minibatch_size": 256,
+    "num_epochs": 3,
+    "learning_rate": 2.5e-4,
+    "learning_rate_schedule": "linear",
+    "importance_ratio_clipping": 0.1,
+    "entropy_regularization": 0.01,
+    "value_pred_loss_coef": 1.0,
+    "shared_torso": True,
+    "actor_fc_layers": (512,),
+    "activation": "relu",
+    **_NORMALIZED,
+}
+
 _LUNAR_LANDER = {
     "num_environments": 16,
     "total_environment_steps": 1_000_000,
@@ -170,20 +188,21 @@ def find(env_name: str) -> Preset | None:
     return PRESETS.get(family(env_name))
 
 
-def general(*, continuous_actions: bool, numeric_observations: bool) -> Preset:
+def general(*, continuous_actions: bool, images: bool) -> Preset:
     """Settings for an environment that nothing is known of.
 
     Args:
         continuous_actions: whether an action has a floating-point part.
-        numeric_observations: whether all observations are floating-point numbers, which can be normalised.
+        images: whether an observation has images in it.
 
     Returns:
         Those of `_MUJOCO` for continuous actions; else several environments and short rollouts, which suit most
-        discrete tasks.
+        discrete tasks. Numbers in observations are normalised, categories and images are not.
     """
-    normalized = {"normalize_observations": numeric_observations, "normalize_rewards": True}
+    if images:
+        return Preset("general, images: Schulman et al., 2017, table 5 (Atari)", _IMAGES)
     if continuous_actions:
-        return Preset(f"general, continuous actions: {_TF_AGENTS}", {**_MUJOCO, **normalized})
+        return Preset(f"general, continuous actions: {_TF_AGENTS}", _MUJOCO)
     discrete = {
         "num_environments": 8,
         "total_environment_steps": 500_000,
@@ -192,4 +211,4 @@ def general(*, continuous_actions: bool, numeric_observations: bool) -> Preset:
         "num_epochs": 4,
         "entropy_regularization": 0.01,
     }
-    return Preset("general, discrete actions", {**discrete, **normalized})
+    return Preset("general, discrete actions", {**discrete, **_NORMALIZED})

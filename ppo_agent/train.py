@@ -53,7 +53,6 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("preset", presets.AUTO, "auto: of the environment, or general ones; none; or a name.", **own)
     flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
     settings.define_flags(values)
-    flags.DEFINE_bool("recurrent", False, "LSTM networks.", **own)
     flags.DEFINE_integer(
         "eval_interval", 0, "Iterations between evaluations; 0: only at the end.", lower_bound=0, **own
     )
@@ -92,10 +91,8 @@ def _directory(values: Mapping[str, Any]) -> RunDirectory:
     """The folder to write into.
 
     Raises:
-        FlagError: it cannot be used, or there are no recurrent networks.
+        FlagError: it cannot be used.
     """
-    if values["recurrent"]:
-        raise FlagError("recurrent is true, expected false: this version has no LSTM networks for training yet.")
     if values["resume"] and not values["root_dir"]:
         raise FlagError("root_dir is empty, expected the folder of the run to resume.")
     directory = RunDirectory(values["root_dir"] or default_root_dir(values["env_name"]))

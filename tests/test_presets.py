@@ -45,11 +45,11 @@ def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
 
 
 def test_general_settings_follow_from_the_spaces() -> None:
-    continuous = presets.general(continuous_actions=True, numeric_observations=True).settings
-    discrete = presets.general(continuous_actions=False, numeric_observations=False).settings
+    continuous = presets.general(continuous_actions=True, images=False).settings
+    discrete = presets.general(continuous_actions=False, images=False).settings
+    images = presets.general(continuous_actions=False, images=True).settings
     assert continuous["num_environments"] == 1
     assert discrete["num_environments"] > 1
-    assert continuous["normalize_observations"]
-    assert not discrete["normalize_observations"]
-    combine(continuous, {})
-    combine(discrete, {})
+    assert combine(images, {}).shared_torso
+    assert not combine(continuous, {}).shared_torso
+    assert not combine(discrete, {}).shared_torso

@@ -51,6 +51,7 @@ class Collector:
             episodes = settings.collect_episodes_per_iteration or 1
             self._driver = DynamicEpisodeDriver(*arguments, num_episodes=episodes, bootstrap_row=True)
         self._time_step: Any = None
+        self._policy_state: Any = None
         self.last_steps = 0
 
     def collect(self, budget: int) -> Trajectory | None:
@@ -87,7 +88,9 @@ class Collector:
     def _run(self, most_steps: int) -> Trajectory:
         if self._time_step is None:
             self._time_step = self._env.reset()
-        self._time_step, _ = self._driver.run(self._time_step, maximum_iterations=most_steps)
+        self._time_step, self._policy_state = self._driver.run(
+            self._time_step, self._policy_state, maximum_iterations=most_steps
+        )
         experience = self._buffer.gather_all()
         self._buffer.clear()
         return experience

@@ -11,8 +11,9 @@ from tf_agents.agents import tf_agent
 
 from ppo_agent import PPOClipAgent, PPOKLPenaltyAgent, presets
 from ppo_agent.drivers import EpisodeStatistics, GymnasiumEnvironment
-from ppo_agent.networks import ActorNetwork, ValueNetwork
+from ppo_agent.observations import LeafKind, leaf_kind
 from ppo_agent.training.collection import Collector
+from ppo_agent.training.networks import make_networks
 from ppo_agent.training.schedules import Schedule, make_schedule
 from ppo_agent.training.settings import Settings
 
@@ -46,7 +47,6 @@ def build(env_name: str, settings: Settings, seed: int) -> Experiment:
     """
     seed_everything(seed)
     env = GymnasiumEnvironment(env_name, num_environments=settings.num_environments, seed=seed)
-    check_normalization(env, settings)
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     agent = make_agent(env, settings, optimizer)
     statistics = EpisodeStatistics()
@@ -58,20 +58,15 @@ def build(env_name: str, settings: Settings, seed: int) -> Experiment:
 def make_agent(env: GymnasiumEnvironment, settings: Settings, optimizer: Any) -> tf_agent.TFAgent:
     """The agent that the settings describe, for an environment's specs."""
     time_step_spec, action_spec = env.time_step_spec(), env.action_spec()
-    actor_net = ActorNetwork(
-        time_step_spec.observation,
-        action_spec,
-        settings.actor_fc_layers,
-        settings.activation,
-        initial_log_std=settings.initial_log_std,
-    )
-    value_net = ValueNetwork(time_step_spec.observation, settings.value_fc_layers, settings.activation)
+    actor_net, value_net = make_networks(time_step_spec.observation, action_spec, settings)
     common = {
         "actor_net": actor_net,
         "value_net": value_net,
         "optimizer": optimizer,
         "num_epochs": settings.num_epochs,
-        "minibatch_size": settings.minibatch_size,
+        "minibatch_size": settings.rows_per_minibatch,
+        "store_policy_state": settings.recurrent,
+        "sequence_length": settings.sequence_length if settings.recurrent else None,
         "use_gae": True,
         "use_td_lambda_return": True,
         "lambda_value": settings.lambda_value,
@@ -100,15 +95,6 @@ def make_agent(env: GymnasiumEnvironment, settings: Settings, optimizer: Any) ->
     return agent
 
 
-def check_normalization(env: GymnasiumEnvironment, settings: Settings) -> None:
-    """Raises ValueError if observations shall be normalised that are categories."""
-    leaves = tf.nest.flatten(env.observation_spec())
-    if settings.normalize_observations and any(spec.dtype.is_integer and spec.shape.rank == 0 for spec in leaves):
-        raise ValueError(
-            "normalize_observations is true, expected false where observations hold categories, which are not numbers."
-        )
-
-
 def general_preset(env_name: str) -> presets.Preset:
     """Settings for an environment without a preset, chosen from its spaces.
 
@@ -119,7 +105,7 @@ def general_preset(env_name: str) -> presets.Preset:
         actions, observations = tf.nest.flatten(env.action_spec()), tf.nest.flatten(env.observation_spec())
     return presets.general(
         continuous_actions=any(spec.dtype.is_floating for spec in actions),
-        numeric_observations=all(spec.dtype.is_floating for spec in observations),
+        images=any(leaf_kind(spec) is LeafKind.IMAGE for spec in observations),
     )
 
 

@@ -12,6 +12,9 @@ from absl import flags
 COLLECTION = ("collect_episodes_per_iteration", "collect_steps_per_iteration")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")
 SCHEDULES = ("constant", "linear")
+MEMORIES = ("lstm", "gru")
+# A gradient step from fewer sequences than this is too noisy to be a good default.
+FEWEST_SEQUENCES = 8
 
 
 def _setting(default: Any, help_text: str, **limits: Any) -> Any:
@@ -51,11 +54,23 @@ class Settings:
     value_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the value function's hidden layers, as in 64,64")
     activation: str = _setting("tanh", "of the hidden layers", choices=ACTIVATIONS)
     initial_log_std: float = _setting(0.0, "log of the first standard deviation of continuous actions")
+    state_dependent_std: bool = _setting(False, "standard deviation of continuous actions from the observation")
+    squash_actions: bool = _setting(False, "tanh-squashed normal distributions for bounded continuous actions")
+    shared_torso: bool = _setting(False, "one torso for policy and value function, with the policy's layers")
+    recurrent: bool = _setting(False, "recurrent networks (a memory behind the hidden layers)")
+    memory: str = _setting("lstm", "kind of the memory of recurrent networks", choices=MEMORIES)
+    memory_units: int = _setting(64, "size of the memory of recurrent networks", lower_bound=1)
+    sequence_length: int = _setting(32, "steps that gradients flow back through recurrent networks", lower_bound=1)
 
     def __post_init__(self) -> None:
         """Turns lists, as JSON gives them, into tuples."""
         for name in ("actor_fc_layers", "value_fc_layers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def rows_per_minibatch(self) -> int:
+        """Minibatch size as the agent counts it: steps, or whole sequences with recurrent networks."""
+        return max(1, self.minibatch_size // self.sequence_length) if self.recurrent else self.minibatch_size
 
     @property
     def steps_per_iteration(self) -> int | None:
@@ -86,6 +101,13 @@ def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
                 values[other] = None
         values.update(layer)
     settings = Settings(**values)
+    useless = [name for name in ("memory", "memory_units", "sequence_length") if name in given]
+    if useless and not settings.recurrent:
+        raise ValueError(f"{useless[0]} is given without recurrent, expected it with recurrent networks only.")
+    # Not where saved settings are the preset: they are to stay.
+    if settings.recurrent and not preset.get("recurrent") and "minibatch_size" not in given:
+        fewest = FEWEST_SEQUENCES * settings.sequence_length
+        settings = dataclasses.replace(settings, minibatch_size=max(settings.minibatch_size, fewest))
     return _fit_minibatch(settings, is_given="minibatch_size" in given)
 
 

@@ -92,3 +92,26 @@ def test_a_minibatch_fits_the_first_iteration(given: dict, size: int) -> None:
 def test_contradictions_are_refused(given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         combine({}, given)
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "minibatch_size", "sequences"),
+    [
+        ({}, {"recurrent": True}, 256, 8),
+        ({"minibatch_size": 512}, {"recurrent": True}, 512, 16),
+        ({}, {"recurrent": True, "sequence_length": 10}, 80, 8),
+        ({}, {"recurrent": True, "minibatch_size": 16}, 16, 1),
+        ({"recurrent": True, "minibatch_size": 64}, {}, 64, 2),
+        ({}, {}, 64, 64),
+    ],
+)
+def test_minibatches_of_recurrent_networks_are_sequences(
+    preset: dict, given: dict, minibatch_size: int, sequences: int
+) -> None:
+    chosen = combine(preset, given)
+    assert (chosen.minibatch_size, chosen.rows_per_minibatch) == (minibatch_size, sequences)
+
+
+def test_a_memory_without_recurrent_networks_is_refused() -> None:
+    with pytest.raises(ValueError, match="memory_units is given without recurrent"):
+        combine({}, {"memory_units": 3})
