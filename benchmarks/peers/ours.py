@@ -1,0 +1,168 @@
+"""This package, through its public API, written as its README shows."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import ppo_agent  # Before tensorflow: it chooses the Keras that TF-Agents needs.
+from ppo_agent import networks
+from ppo_agent.drivers import DynamicStepDriver, EpisodeStatistics, GymnasiumEnvironment, UniformReplayBuffer
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.environments import tf_environment
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import Trajectory, time_step
+
+from benchmarks import environments, measure, workloads
+from benchmarks.workloads import Workload
+
+
+class GeneralActorNetwork(networks.ActorNetwork):
+    """The same network, but of a type that has no NumPy mirror."""
+
+
+def make_agent(time_step_spec: Any, action_spec: Any, workload: Workload) -> ppo_agent.PPOClipAgent:
+    """The agent of a workload."""
+    make_actor = networks.ActorNetwork if workload.mirrored else GeneralActorNetwork
+    observation_spec = time_step_spec.observation
+    agent = ppo_agent.PPOClipAgent(
+        time_step_spec,
+        action_spec,
+        tf.keras.optimizers.Adam(workload.learning_rate, epsilon=workloads.ADAM_EPSILON),
+        make_actor(observation_spec, action_spec, workload.hidden),
+        networks.ValueNetwork(observation_spec, workload.hidden),
+        importance_ratio_clipping=workloads.CLIPPING,
+        lambda_value=workloads.LAMBDA,
+        discount_factor=workloads.DISCOUNT,
+        entropy_regularization=workload.entropy,
+        value_pred_loss_coef=workloads.VALUE_COEFFICIENT,
+        gradient_clipping=workloads.GRADIENT_CLIPPING,
+        num_epochs=workload.num_epochs,
+        minibatch_size=workload.minibatch_size,
+        use_gae=True,
+        use_td_lambda_return=True,
+        normalize_observations=workload.normalize,
+        normalize_rewards=workload.normalize,
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+    )
+    agent.initialize()
+    return agent
+
+
+def make_environment(arguments: measure.Arguments) -> tf_environment.TFEnvironment:
+    """The workload's environments."""
+    workload = arguments.workload
+    name = environments.maker(workload) if workload.step_cost_s else workload.env_name
+    return GymnasiumEnvironment(
+        name,
+        num_environments=workload.num_environments,
+        seed=arguments.seed,
+        vectorization=arguments.option or "auto",
+    )
+
+
+class Trainer:
+    """Collects, trains and writes events, an iteration at a time."""
+
+    def __init__(self, arguments: measure.Arguments, log_dir: str) -> None:
+        """Makes everything."""
+        workload = arguments.workload
+        self._env = make_environment(arguments)
+        self.agent = make_agent(self._env.time_step_spec(), self._env.action_spec(), workload)
+        # Every step may be followed by the boundary row behind an episode.
+        rows = 2 * workload.num_steps + 2
+        self._buffer = UniformReplayBuffer(self.agent.collect_data_spec, self._env.batch_size, rows)
+        self.statistics = EpisodeStatistics()
+        self._driver = DynamicStepDriver(
+            self._env,
+            self.agent.collect_policy,
+            [self._buffer.add_batch, self.statistics],
+            num_steps=workload.steps_per_iteration,
+            bootstrap_row=True,
+        )
+        self._writer = tf.summary.create_file_writer(log_dir)
+        self._time_step: Any = None
+
+    def iterate(self, meter: measure.Meter) -> bool:
+        """Collects and trains once; returns whether to go on."""
+        self._time_step, _ = self._driver.run(self._time_step)
+        experience = self._buffer.gather_all()
+        self._buffer.clear()
+        meter.collected()
+        with self._writer.as_default(step=self.agent.train_step_counter):
+            self.agent.train(experience)
+            tf.summary.scalar("Metrics/AverageReturn", self.statistics.mean_return())
+            self.agent.train_metrics()  # Waits for the update.
+        return meter.updated()
+
+
+def train(arguments: measure.Arguments) -> dict[str, Any]:
+    """Runs a workload with an environment."""
+    meter = measure.Meter(arguments)
+    with tempfile.TemporaryDirectory() as log_dir:
+        trainer = Trainer(arguments, log_dir)
+        while trainer.iterate(meter):
+            pass
+        gradient_steps = int(trainer.agent.train_step_counter)
+    return meter.report(return_mean=trainer.statistics.mean_return(), gradient_steps=gradient_steps)
+
+
+def learn(arguments: measure.Arguments) -> dict[str, Any]:
+    """Runs a learner-only workload."""
+    workload, rng = arguments.workload, np.random.default_rng(arguments.seed)
+    agent = make_agent(*_learner_specs(workload), workload)
+    experience = _random_experience(agent, workload, rng)
+    meter = measure.Meter(arguments)
+    with tempfile.TemporaryDirectory() as log_dir:
+        writer, more = tf.summary.create_file_writer(log_dir), True
+        while more:
+            with writer.as_default():
+                agent.train(experience)
+                agent.train_metrics()
+            more = meter.updated()
+    return meter.report()
+
+
+def _learner_specs(workload: Workload) -> tuple[Any, Any]:
+    """Specs of time steps and actions."""
+    if workload.images:
+        observation: Any = tensor_spec.BoundedTensorSpec(environments.IMAGE_SHAPE, tf.uint8, 0, 255)
+        action = tensor_spec.BoundedTensorSpec([], tf.int64, 0, environments.IMAGE_ACTIONS - 1)
+    else:
+        observation = tf.TensorSpec([environments.VECTOR_SIZE], tf.float32)
+        action = tensor_spec.BoundedTensorSpec([environments.ACTION_SIZE], tf.float32, -1.0, 1.0)
+    return time_step.time_step_spec(observation), action
+
+
+def _random_experience(agent: Any, workload: Workload, rng: np.random.Generator) -> Trajectory:
+    """Experience [B, T + 1] of T steps whose last row holds the final observation."""
+    outer = (workload.num_environments, workload.num_steps + 1)
+    observation = tf.constant(environments.random_observations(workload, rng, *outer))
+    action = tf.constant(environments.random_actions(workload, rng, *outer))
+    next_step_type = np.ones(outer, np.int32)
+    next_step_type[:, -1] = time_step.StepType.FIRST
+    info = tensor_spec.sample_spec_nest(agent.collect_data_spec.policy_info, outer_dims=outer)
+    # Narrow distributions, so that importance ratios stay finite.
+    info = tf.nest.map_structure(tf.ones_like, info)
+    reward = rng.standard_normal(outer, dtype=np.float32)
+    return Trajectory(
+        tf.ones(outer, tf.int32), observation, action, info, tf.constant(next_step_type), tf.constant(reward),
+        tf.ones(outer),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    arguments = measure.parse()
+    if arguments.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    tf.random.set_seed(arguments.seed)
+    result = train(arguments) if arguments.workload.env_name else learn(arguments)
+    measure.emit({"peer": "ppo_agent", **result}, arguments, "tensorflow", "tf-agents", "gymnasium", "numpy")
+
+
+if __name__ == "__main__":
+    main()
