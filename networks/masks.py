@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import StepType
 
 from ppo_agent import action_masks
 
@@ -114,15 +115,19 @@ class MaskedNetwork(network.Network):
         Raises:
             ValueError: if there is no mask in the observations, or none that fits the actions.
         """
-        if input_tensor_spec is not None:
-            network_spec, mask_spec = action_masks.split(tensor_spec.from_spec(input_tensor_spec), self.splitter)
+        if self._network_output_spec is None and input_tensor_spec is not None:
+            self._input_tensor_spec = tensor_spec.from_spec(input_tensor_spec)
+            network_spec, mask_spec = action_masks.split(self._input_tensor_spec, self.splitter)
             if mask_spec is None:
                 raise ValueError(
                     "observation: has no action mask, expected a mapping of observation and action_mask, or a splitter."
                 )
             self._layout.check_spec(mask_spec)
-            self.network.create_variables(network_spec, **kwargs)
-        return super().create_variables(input_tensor_spec, **kwargs)
+            self._network_output_spec = self.network.create_variables(network_spec, **kwargs)
+            # Zeros, because TF-Agents cannot draw samples of every dtype that a mask may have.
+            zeros = tensor_spec.zero_spec_nest(self._input_tensor_spec, outer_dims=[1])
+            self(zeros, step_type=tf.fill([1], StepType.FIRST), network_state=self.get_initial_state(1), **kwargs)
+        return super().create_variables(**kwargs)
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False

@@ -123,6 +123,7 @@ class NumpyNormalizer:
 
     def __init__(self, normalizer: tensor_normalizer.StreamingTensorNormalizer) -> None:
         self._normalizer = normalizer
+        self._normalizes = getattr(normalizer, "normalizes", None) or (True,) * len(normalizer._avg)
         self.refresh()
 
     def refresh(self) -> None:
@@ -137,15 +138,17 @@ class NumpyNormalizer:
         self._batch_size = -1
 
     def __call__(self, leaves: list[Array]) -> list[Array]:
-        """Returns clip((x - mean) / std, -5, 5) as float32, valid until the next call."""
+        """Returns clip((x - mean) / std, -5, 5) as float32, valid until the next call; other leaves as they are."""
+        chosen = [x for x, normalizes in zip(leaves, self._normalizes, strict=True) if normalizes]
         if len(leaves[0]) != self._batch_size:
-            self._allocate(leaves)
-        for x, (scale, shift, out) in zip(leaves, self._rows, strict=True):
+            self._allocate(chosen)
+        for x, (scale, shift, out) in zip(chosen, self._rows, strict=True):
             np.multiply(x, scale, out=out, casting="same_kind")
             np.add(out, shift, out=out)
             np.minimum(out, _CLIP, out=out)
             np.maximum(out, -_CLIP, out=out)
-        return [out for _, _, out in self._rows]
+        normalized = (out for _, _, out in self._rows)
+        return [next(normalized) if n else x for x, n in zip(leaves, self._normalizes, strict=True)]
 
     def _allocate(self, leaves: list[Array]) -> None:
         """Repeats the statistics for each row, because operations on equal shapes are faster than broadcasting."""
