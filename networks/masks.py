@@ -60,11 +60,13 @@ def mask_distribution(distribution: tfp.distributions.Distribution, allowed: tf.
         raise ValueError(
             f"network: emits {type(distribution).__name__} for the discrete action {name}, expected a categorical."
         )
-    logits = distribution.logits_parameter()
+    logits = distribution.parameters.get("logits")
+    if logits is None:
+        raise ValueError(f"network: emits probabilities for the discrete action {name}, expected logits.")
     if not logits.shape.is_compatible_with(allowed.shape):
         raise ValueError(f"network: emits logits {logits.shape} for the action {name}, expected {allowed.shape}.")
     masked = tf.where(allowed, logits, tf.constant(IMPOSSIBLE_LOGIT, logits.dtype))
-    return distribution.copy(logits=masked, probs=None)
+    return distribution.copy(logits=masked)
 
 
 class MaskedNetwork(network.Network):
