@@ -1,8 +1,8 @@
-# make train, make test, make lint: see README.md. All of them set up a virtual environment first, once.
+# make train, make test, make lint, make benchmark: see README.md. All of them set up a virtual environment first, once.
 #   STACK   tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)
 #   VENV    the folder of the virtual environment
 #   PYTHON  the interpreter it is made with; without it the first suitable one on PATH
-#   ARGS    more arguments for ppo-train, for pytest, or for `uv pip compile`
+#   ARGS    more arguments for ppo-train, for pytest, for benchmarks/run.py, or for `uv pip compile`
 STACK ?= tf221
 VENV ?= .venv
 PYTHON ?=
@@ -13,7 +13,7 @@ UV_VERSION = 0.13.8
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: train test test-slow lint format install lock clean
+.PHONY: train test test-slow benchmark lint format install lock clean
 
 train: install
 	"$(BIN)/ppo-train" $(ARGS)
@@ -23,6 +23,10 @@ test: install
 
 test-slow: install
 	"$(BIN)/pytest" -n 2 -m slow $(ARGS)
+
+# About half an hour; benchmarks/README.md tells what ARGS can choose.
+benchmark: install
+	"$(BIN)/python" -m benchmarks.run $(ARGS)
 
 # Types are checked in a regular installation: mypy does not find the mapped packages of an editable one.
 lint: install

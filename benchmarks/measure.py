@@ -84,6 +84,7 @@ class Meter:
         """Starts the clock of the first iteration."""
         self._arguments = arguments
         self._laps: list[tuple[float, float]] = []
+        self._memory_mb: list[float] = []
         self._collected: float | None = None
         self._startup_s = 0.0
         self._lap = time.perf_counter()
@@ -100,6 +101,7 @@ class Meter:
         self._laps.append((middle - self._lap, now - middle))
         if len(self._laps) == 1:
             self._startup_s = seconds_since_start()
+        self._memory_mb.append(resident_memory_mb())
         if len(self._laps) == WARM_UP:
             self._busy, self._own, self._since = _busy_seconds(), _own_seconds(), now
         self._collected, self._lap = None, time.perf_counter()
@@ -119,6 +121,8 @@ class Meter:
             "first_iteration_s": sum(self._laps[0]),
             "iterations": len(timed),
             "peak_memory_mb": peak_memory_mb(),
+            # Of the resident memory over the later four fifths of the iterations.
+            "memory_growth_mb": self._memory_mb[-1] - self._memory_mb[len(self._memory_mb) // 5],
             "other_cores": max(0.0, others / wall),
             **more,
         }
@@ -144,7 +148,7 @@ def seconds_since_start() -> float:
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far."""
-    status = _read("/proc/self/status")
+    status = read("/proc/self/status")
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -153,13 +157,13 @@ def peak_memory_mb() -> float:
 
 def resident_memory_mb() -> float:
     """Resident memory of this process now; 0 where the system does not tell."""
-    fields = _read("/proc/self/statm").split()
+    fields = read("/proc/self/statm").split()
     return int(fields[1]) * resource.getpagesize() / 2**20 if fields else 0.0
 
 
 def _busy_seconds() -> float:
     """Processor time of all processes since the machine was started; 0 where the system does not tell."""
-    line = _read("/proc/stat").partition("\n")[0].split()
+    line = read("/proc/stat").partition("\n")[0].split()
     if not line:
         return 0.0
     user, nice, system, _, _, irq, softirq, *_ = (int(field) for field in line[1:])
@@ -171,7 +175,8 @@ def _own_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """The text of a file, empty where it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:

@@ -1,13 +1,20 @@
 """This package, through its public API, written as its README shows."""
 
+# ruff: noqa: I001 - ppo_agent comes before tensorflow: it chooses the Keras that TF-Agents needs.
 from __future__ import annotations
 
 import tempfile
 from typing import Any
 
-import ppo_agent  # Before tensorflow: it chooses the Keras that TF-Agents needs.
+import ppo_agent
 from ppo_agent import networks
-from ppo_agent.drivers import DynamicStepDriver, EpisodeStatistics, GymnasiumEnvironment, UniformReplayBuffer
+from ppo_agent.drivers import (
+    DynamicStepDriver,
+    EpisodeStatistics,
+    GymnasiumEnvironment,
+    TFCartPole,
+    UniformReplayBuffer,
+)
 
 import numpy as np
 import tensorflow as tf
@@ -23,16 +30,32 @@ class GeneralActorNetwork(networks.ActorNetwork):
     """The same network, but of a type that has no NumPy mirror."""
 
 
+def make_networks(observation_spec: Any, action_spec: Any, workload: Workload) -> tuple[Any, Any]:
+    """Actor and value network of a workload; those for images share their convolutions, as the peers' do."""
+    if workload.images:
+        return networks.shared_networks(observation_spec, action_spec, workload.hidden, "relu")
+    memories: list[Any] = [None, None]
+    if workload.lstm_units:
+        memories = [networks.LSTMMemory(workload.lstm_units) for _ in memories]
+    make_actor = networks.ActorNetwork if workload.mirrored else GeneralActorNetwork
+    return (
+        make_actor(observation_spec, action_spec, workload.hidden, memory=memories[0]),
+        networks.ValueNetwork(observation_spec, workload.hidden, memory=memories[1]),
+    )
+
+
 def make_agent(time_step_spec: Any, action_spec: Any, workload: Workload) -> ppo_agent.PPOClipAgent:
     """The agent of a workload."""
-    make_actor = networks.ActorNetwork if workload.mirrored else GeneralActorNetwork
-    observation_spec = time_step_spec.observation
+    actor_net, value_net = make_networks(time_step_spec.observation, action_spec, workload)
+    minibatch_size = workload.minibatch_size
+    if workload.lstm_units:  # Counted in sequences.
+        minibatch_size //= workload.num_steps
     agent = ppo_agent.PPOClipAgent(
         time_step_spec,
         action_spec,
         tf.keras.optimizers.Adam(workload.learning_rate, epsilon=workloads.ADAM_EPSILON),
-        make_actor(observation_spec, action_spec, workload.hidden),
-        networks.ValueNetwork(observation_spec, workload.hidden),
+        actor_net,
+        value_net,
         importance_ratio_clipping=workloads.CLIPPING,
         lambda_value=workloads.LAMBDA,
         discount_factor=workloads.DISCOUNT,
@@ -40,7 +63,8 @@ def make_agent(time_step_spec: Any, action_spec: Any, workload: Workload) -> ppo
         value_pred_loss_coef=workloads.VALUE_COEFFICIENT,
         gradient_clipping=workloads.GRADIENT_CLIPPING,
         num_epochs=workload.num_epochs,
-        minibatch_size=workload.minibatch_size,
+        minibatch_size=minibatch_size,
+        store_policy_state=workload.lstm_units > 0,
         use_gae=True,
         use_td_lambda_return=True,
         normalize_observations=workload.normalize,
@@ -54,6 +78,8 @@ def make_agent(time_step_spec: Any, action_spec: Any, workload: Workload) -> ppo
 def make_environment(arguments: measure.Arguments) -> tf_environment.TFEnvironment:
     """The workload's environments."""
     workload = arguments.workload
+    if workload.tensor_environment:
+        return TFCartPole(num_environments=workload.num_environments, seed=arguments.seed)
     name = environments.maker(workload) if workload.step_cost_s else workload.env_name
     return GymnasiumEnvironment(
         name,
@@ -70,6 +96,7 @@ class Trainer:
         """Makes everything."""
         workload = arguments.workload
         self._env = make_environment(arguments)
+        self._state: tuple[Any, Any] = (None, None)
         self.agent = make_agent(self._env.time_step_spec(), self._env.action_spec(), workload)
         # Every step may be followed by the boundary row behind an episode.
         rows = 2 * workload.num_steps + 2
@@ -83,11 +110,10 @@ class Trainer:
             bootstrap_row=True,
         )
         self._writer = tf.summary.create_file_writer(log_dir)
-        self._time_step: Any = None
 
     def iterate(self, meter: measure.Meter) -> bool:
         """Collects and trains once; returns whether to go on."""
-        self._time_step, _ = self._driver.run(self._time_step)
+        self._state = self._driver.run(*self._state)
         experience = self._buffer.gather_all()
         self._buffer.clear()
         meter.collected()
