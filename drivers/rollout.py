@@ -24,13 +24,22 @@ _LAST = int(ts.StepType.LAST)
 
 
 class NumpyPolicy(Protocol):
-    """A stateless policy on NumPy arrays."""
+    """A policy on NumPy arrays."""
 
     def refresh(self) -> None:
         """Takes over the current variables of the TensorFlow policy."""
 
-    def act(self, observation: Nest) -> tuple[Nest, Nest]:
-        """Returns fresh arrays (action, policy_info) for a nest of arrays [B, ...]."""
+    def initial_state(self, batch_size: int) -> Nest:
+        """Returns the policy state before the first step, a nest of arrays [batch_size, ...]; () for none."""
+
+    def act(self, observation: Nest, step_type: np.ndarray, state: Nest) -> tuple[Nest, Nest, Nest]:
+        """Returns fresh arrays (action, policy info, next policy state).
+
+        Args:
+            observation: Nest of arrays [B, ...].
+            step_type: int32 [B]; at FIRST the policy forgets what came before.
+            state: The policy state before the step.
+        """
 
 
 class NumpyEnvironment(Protocol):
@@ -47,7 +56,7 @@ class Rollout(NamedTuple):
         time_steps: `TimeStep` [B, T + 1, ...], the last one that after the last step.
         action: Nest [B, T, ...]; None in a NumPy rollout of no steps.
         policy_info: Nest [B, T, ...].
-        policy_state: Nest [B, T, ...], the policy's state after each action.
+        policy_state: Nest [B, T, ...], the policy's state after each action; () in a NumPy rollout of no steps.
     """
 
     time_steps: ts.TimeStep
@@ -72,46 +81,50 @@ class StopRule(NamedTuple):
 
 
 def find_numpy_policy(policy: tf_policy.TFPolicy) -> NumpyPolicy | None:
-    """Returns the NumPy twin that `policy.numpy_policy(greedy)` offers; None without one or with a policy state.
+    """Returns the NumPy twin that `policy.numpy_policy(greedy)` offers; None without one.
 
     A greedy twin emits no policy info, so that there is none for a `GreedyPolicy` that does.
     """
     greedy = isinstance(policy, greedy_policy.GreedyPolicy)
-    if tf.nest.flatten((policy.policy_state_spec, policy.info_spec if greedy else ())):
+    if greedy and tf.nest.flatten(policy.info_spec):
         return None
     make = getattr(policy.wrapped_policy if greedy else policy, "numpy_policy", None)
     return make(greedy=greedy) if make else None
 
 
 def collect_numpy(
-    env: NumpyEnvironment, policy: NumpyPolicy, time_step: ts.TimeStep, stop: StopRule
-) -> tuple[Rollout, ts.TimeStep]:
+    env: NumpyEnvironment, policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+) -> tuple[Rollout, ts.TimeStep, Nest]:
     """Steps in Python, without TensorFlow.
 
     Args:
         env: Environment, stepped from its current state.
         policy: Policy; not refreshed here.
         time_step: Where to start, arrays [B, ...].
+        policy_state: The policy's state there, arrays [B, ...].
         stop: When to stop.
 
     Returns:
-        The rollout of T >= 0 steps (its `policy_state` is empty), and the time step after it.
+        The rollout of T >= 0 steps, the time step after it, and the policy state after it.
     """
     time_steps: list[ts.TimeStep] = [time_step]
     actions: list[Nest] = []
     infos: list[Nest] = []
+    states: list[Nest] = []
     counted = 0
     while counted < stop.target and len(actions) < stop.maximum_iterations:
-        action, info = policy.act(time_step.observation)
+        action, info, policy_state = policy.act(time_step.observation, time_step.step_type, policy_state)
         boundaries = int(np.count_nonzero(time_step.step_type == _LAST))
         counted += boundaries if stop.counts_boundaries else len(time_step.step_type) - boundaries
         time_step = env.step_numpy(action)
         time_steps.append(time_step)
         actions.append(action)
         infos.append(info)
+        states.append(policy_state)
     if not actions:
-        return Rollout(_stack(time_steps), None, None, ()), time_step
-    return Rollout(_stack(time_steps), _stack(actions), _stack(infos), ()), time_step
+        return Rollout(_stack(time_steps), None, None, ()), time_step, policy_state
+    rollout = Rollout(_stack(time_steps), _stack(actions), _stack(infos), _stack(states))
+    return rollout, time_step, policy_state
 
 
 def _stack(rows: list[Nest]) -> Nest:

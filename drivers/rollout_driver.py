@@ -34,7 +34,7 @@ class RolloutDriver(driver.Driver):
 
     The rollout takes one of three ways, which give equal rows for equal actions:
 
-    - in NumPy, if the environment has `step_numpy` and the policy `numpy_policy` (and no policy state);
+    - in NumPy, if the environment has `step_numpy` and the policy `numpy_policy`;
     - else in one compiled graph that holds policy and environment, traced on the first run only;
     - inside a user's own `tf.function`, as part of that graph.
     """
@@ -82,7 +82,8 @@ class RolloutDriver(driver.Driver):
         """
         limit = _NO_LIMIT if maximum_iterations is None else maximum_iterations
         if self._numpy_policy is not None and tf.executing_eagerly():
-            return self._collect_numpy(self._numpy_policy, time_step, target, limit), ()
+            stop = StopRule(int(target), int(limit), self._counts_boundaries)
+            return self._collect_numpy(self._numpy_policy, time_step, policy_state, stop)
         if policy_state is None:
             policy_state = self.policy.get_initial_state(self.env.batch_size)
         bounds = (tf.convert_to_tensor(target, tf.int32), tf.convert_to_tensor(limit, tf.int32))
@@ -91,18 +92,19 @@ class RolloutDriver(driver.Driver):
         self._observe(rollout)
         return time_step, policy_state
 
-    def _collect_numpy(self, numpy_policy: NumpyPolicy, time_step: ts.TimeStep, target: Any, limit: Any) -> ts.TimeStep:
+    def _collect_numpy(
+        self, numpy_policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+    ) -> tuple[ts.TimeStep, Nest]:
         numpy_policy.refresh()
-        rollout, time_step = collect_numpy(
-            cast("NumpyEnvironment", self.env),
-            numpy_policy,
-            host_calls.to_arrays(time_step),
-            StopRule(int(target), int(limit), self._counts_boundaries),
-        )
+        time_step, policy_state = host_calls.to_arrays((time_step, policy_state))
+        if policy_state is None:
+            policy_state = numpy_policy.initial_state(self.env.batch_size)
+        env = cast("NumpyEnvironment", self.env)
+        rollout, time_step, policy_state = collect_numpy(env, numpy_policy, time_step, policy_state, stop)
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
             self._sinks.observe(rollout._replace(action=action, policy_info=info))
-        return tf.nest.map_structure(tf.convert_to_tensor, time_step)
+        return tf.nest.map_structure(tf.convert_to_tensor, (time_step, policy_state))
 
     def _collect_in_graph(
         self, time_step: ts.TimeStep, policy_state: Nest, target: tf.Tensor, limit: tf.Tensor

@@ -1,18 +1,20 @@
-"""A policy that acts in NumPy: observation normaliser, forward pass, sampling and policy info."""
+"""A policy that acts in NumPy: observation normaliser, forward pass, memory, sampling and policy info."""
 
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.trajectories import StepType
 from tf_agents.utils import tensor_normalizer
 
 from ppo_agent.networks import numpy_layers, numpy_mirror, numpy_nest
+from ppo_agent.numpy_noise import NoiseBlock
 
 Array = np.ndarray
 
-# Random numbers are drawn in blocks of at most this many steps and this many numbers.
-_BLOCK_STEPS = 1024
-_BLOCK_SIZE = 2**18
+_FIRST = int(StepType.FIRST)
+_ZERO = np.float32(0.0)
 
 # The constants of TF-Agents' `TensorNormalizer.normalize`.
 _VARIANCE_EPSILON = 1e-3
@@ -25,6 +27,9 @@ def make_numpy_policy(
     action_spec: Any,
     info_spec: Any,
     greedy: bool = False,
+    *,
+    policy_state_spec: Any = (),
+    value_network: Any = None,
 ) -> "NumpyPolicy | None":
     """Returns a policy that acts as the TensorFlow policy does, without calling TensorFlow.
 
@@ -32,51 +37,75 @@ def make_numpy_policy(
         actor_network: network whose variables exist.
         observation_normalizer: applied to observations before the network; `None` for none.
         action_spec: nest of the actions' specs.
-        info_spec: nest of the policy info, empty or with `dist_params` alone.
+        info_spec: nest of the policy info, empty or with `dist_params` and perhaps `policy_state`.
         greedy: act with the mode of the distribution instead of a sample.
+        policy_state_spec: nest of the policy state, empty or with `actor_network_state` and `value_network_state`.
+        value_network: network whose state is part of the policy state; not needed if there is none.
 
     Returns:
-        The policy, or `None` if the network, the normaliser or the policy info cannot be mirrored.
+        The policy, or `None` if a network, the normaliser or the policy info cannot be mirrored.
     """
     normalizer = None
     if observation_normalizer is not None:
         if not isinstance(observation_normalizer, tensor_normalizer.StreamingTensorNormalizer):
             return None
         normalizer = NumpyNormalizer(observation_normalizer)
-    if info_spec and set(info_spec) != {"dist_params"}:
+    if info_spec and not {"dist_params"} <= set(info_spec) <= {"dist_params", "policy_state"}:
         return None
     actor = numpy_mirror.mirror_actor(actor_network)
-    if actor is None:
+    has_critic = "value_network_state" in policy_state_spec
+    critic = numpy_mirror.mirror_torso(value_network) if has_critic else None
+    if actor is None or (critic is None and has_critic):
         return None
-    return NumpyPolicy(actor, normalizer, actor_network.input_tensor_spec, action_spec, info_spec, greedy)
+    specs = PolicySpecs(actor_network.input_tensor_spec, action_spec, info_spec, policy_state_spec)
+    return NumpyPolicy(actor, critic, normalizer, specs, greedy)
+
+
+class PolicySpecs(NamedTuple):
+    """What goes in and out of a policy, nests of specs.
+
+    Attributes:
+        observation: of the network.
+        action: of the environment.
+        info: policy info, empty or with `dist_params` and perhaps `policy_state`.
+        state: policy state, empty or with `actor_network_state` and `value_network_state`.
+    """
+
+    observation: Any
+    action: Any
+    info: Any
+    state: Any
 
 
 class NumpyPolicy:
     """Acts on NumPy observations.
 
     Args:
-        actor: mirror of the network.
+        actor: mirror of the actor network.
+        critic: mirror of the value network's encoder and memory, if its state is to be followed.
         normalizer: of observations, or `None`.
-        observation_spec: nest of the observations' specs.
-        action_spec: nest of the actions' specs.
-        info_spec: nest of the policy info, empty or with `dist_params` alone.
+        specs: of the TensorFlow policy.
         greedy: act with the mode of the distribution.
     """
 
     def __init__(
         self,
         actor: numpy_layers.NumpyActor,
+        critic: numpy_layers.NumpyTorso | None,
         normalizer: "NumpyNormalizer | None",
-        observation_spec: Any,
-        action_spec: Any,
-        info_spec: Any,
+        specs: PolicySpecs,
         greedy: bool,
     ) -> None:
         self._actor = actor
+        self._critic = critic
         self._normalizer = normalizer
-        self._flatten_observation = numpy_nest.flattener(observation_spec)
-        self._pack_action = numpy_nest.packer(action_spec)
-        self._pack_info = numpy_nest.packer(info_spec) if info_spec else None
+        self._flatten_observation = numpy_nest.flattener(specs.observation)
+        self._pack_action = numpy_nest.packer(specs.action)
+        self._pack_parameters = numpy_nest.packer(specs.info["dist_params"]) if specs.info else None
+        self._stores_state = "policy_state" in specs.info
+        self._state_spec = specs.state
+        self._flatten_state = numpy_nest.flattener(specs.state)
+        self._pack_state = numpy_nest.packer(specs.state)
         self._greedy = greedy
         seeds = np.random.SeedSequence(_tensorflow_seed()).spawn(len(actor.heads))
         self._noise = [
@@ -85,24 +114,76 @@ class NumpyPolicy:
 
     def refresh(self) -> None:
         """Copies weights and normaliser statistics from TensorFlow; needed after every change of the variables."""
-        self._actor.refresh()
-        if self._normalizer is not None:
-            self._normalizer.refresh()
+        for mirror in (self._actor, self._critic, self._normalizer):
+            if mirror is not None:
+                mirror.refresh()
 
-    def act(self, observation: Any) -> tuple[Any, Any]:
-        """Returns action and policy info, nests of arrays [B, ...], for a nest of observations [B, ...]."""
+    def initial_state(self, batch_size: int) -> Any:
+        """Returns the policy state before the first step, zeros [batch_size, ...]; () without a memory."""
+        return tf.nest.map_structure(
+            lambda spec: np.zeros((batch_size, *spec.shape), spec.dtype.as_numpy_dtype), self._state_spec
+        )
+
+    def act(self, observation: Any, step_type: Array | None = None, state: Any = ()) -> tuple[Any, Any, Any]:
+        """One step.
+
+        Args:
+            observation: nest of arrays [B, ...].
+            step_type: int32 [B]; a memory starts anew at FIRST; `None` if no episode starts here.
+            state: policy state before the step, as `initial_state` or an earlier call returned it; () for zeros.
+
+        Returns:
+            Action, policy info and policy state after the step, nests of arrays [B, ...].
+        """
         leaves = self._flatten_observation(observation)
         if self._normalizer is not None:
             leaves = self._normalizer(leaves)
-        features = self._actor.encoder(leaves)
-        actions, info = [], []
-        for head, noise in zip(self._actor.heads, self._noise, strict=True):
-            parameters = head.parameters(features)
-            info += parameters
-            actions.append(
-                head.mode(parameters) if self._greedy else head.sample(parameters, noise.next(len(features)))
-            )
-        return self._pack_action(iter(actions)), self._pack_info(iter(info)) if self._pack_info else ()
+        if not self._state_spec:
+            parameters, _ = self._actor(leaves)
+            return self._choose(parameters), self._info(parameters), ()
+        state = state or self.initial_state(len(leaves[0]))
+        if step_type is not None:
+            state = self._restart(step_type == _FIRST, state)
+        parameters, next_state = self._remember(leaves, state)
+        info = self._info(parameters)
+        if self._stores_state:
+            info["policy_state"] = state
+        return self._choose(parameters), info, next_state
+
+    def _restart(self, is_first: Array, state: Any) -> Any:
+        """Returns the state with zeros where an episode starts: what the TensorFlow policy stores there too."""
+        if not is_first.any():
+            return state
+        kept = ~is_first[:, np.newaxis]
+        return self._pack_state(iter([np.where(kept, leaf, _ZERO) for leaf in self._flatten_state(state)]))
+
+    def _remember(self, leaves: list[Array], state: Any) -> tuple[list[list[Array]], Any]:
+        """Returns the distributions' parameters and the next state of both networks."""
+        next_state = {}
+        parameters, actor_state = self._actor(leaves, state=state.get("actor_network_state", ()))
+        if "actor_network_state" in state:
+            next_state["actor_network_state"] = actor_state
+        if self._critic is not None:
+            _, next_state["value_network_state"] = self._critic(leaves, state=state["value_network_state"])
+        return parameters, next_state
+
+    def _choose(self, parameters: list[list[Array]]) -> Any:
+        """Returns an action."""
+        if self._greedy:
+            actions = [head.mode(values) for head, values in zip(self._actor.heads, parameters, strict=True)]
+        else:
+            batch_size = len(parameters[0][0])
+            actions = [
+                head.sample(values, noise.next(batch_size))
+                for head, values, noise in zip(self._actor.heads, parameters, self._noise, strict=True)
+            ]
+        return self._pack_action(iter(actions))
+
+    def _info(self, parameters: list[list[Array]]) -> Any:
+        """Returns the policy info but for the state."""
+        if self._pack_parameters is None:
+            return ()
+        return {"dist_params": self._pack_parameters(itertools.chain.from_iterable(parameters))}
 
     def get_state(self) -> list[dict[str, Any]]:
         """The state of the random numbers, of plain Python objects; the policy goes on undisturbed."""
@@ -123,7 +204,11 @@ class NumpyNormalizer:
 
     def __init__(self, normalizer: tensor_normalizer.StreamingTensorNormalizer) -> None:
         self._normalizer = normalizer
-        self._normalizes = getattr(normalizer, "normalizes", None) or (True,) * len(normalizer._avg)
+        count = len(normalizer._count)
+        # Only this package's normaliser leaves out leaves.
+        normalizes = getattr(normalizer, "normalizes", (True,) * count)
+        self._positions = [i for i, chosen in enumerate(normalizes) if chosen]
+        self._is_whole = all(normalizes)
         self.refresh()
 
     def refresh(self) -> None:
@@ -138,17 +223,27 @@ class NumpyNormalizer:
         self._batch_size = -1
 
     def __call__(self, leaves: list[Array]) -> list[Array]:
-        """Returns clip((x - mean) / std, -5, 5) as float32, valid until the next call; other leaves as they are."""
-        chosen = [x for x, normalizes in zip(leaves, self._normalizes, strict=True) if normalizes]
+        """Returns clip((x - mean) / std, -5, 5) as float32, valid until the next call.
+
+        Leaves that are not normalised stay as they are.
+        """
+        if self._is_whole:
+            return self._normalize(leaves)
+        result = list(leaves)
+        normalized = self._normalize([leaves[i] for i in self._positions])
+        for i, leaf in zip(self._positions, normalized, strict=True):
+            result[i] = leaf
+        return result
+
+    def _normalize(self, leaves: list[Array]) -> list[Array]:
         if len(leaves[0]) != self._batch_size:
-            self._allocate(chosen)
-        for x, (scale, shift, out) in zip(chosen, self._rows, strict=True):
+            self._allocate(leaves)
+        for x, (scale, shift, out) in zip(leaves, self._rows, strict=True):
             np.multiply(x, scale, out=out, casting="same_kind")
             np.add(out, shift, out=out)
             np.minimum(out, _CLIP, out=out)
             np.maximum(out, -_CLIP, out=out)
-        normalized = (out for _, _, out in self._rows)
-        return [next(normalized) if n else x for x, n in zip(leaves, self._normalizes, strict=True)]
+        return [out for _, _, out in self._rows]
 
     def _allocate(self, leaves: list[Array]) -> None:
         """Repeats the statistics for each row, because operations on equal shapes are faster than broadcasting."""
@@ -161,63 +256,6 @@ class NumpyNormalizer:
 
 def _repeat(row: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(np.broadcast_to(row, shape))
-
-
-class NoiseBlock:
-    """Random numbers for one head, drawn for many steps at once.
-
-    Args:
-        kind: 'normal' or 'gumbel'.
-        shape: of the numbers for one row of the batch.
-        seed: of the generator.
-    """
-
-    def __init__(self, kind: str, shape: tuple[int, ...], seed: np.random.SeedSequence) -> None:
-        self._draw = {"normal": _draw_normal, "gumbel": _draw_gumbel}[kind]
-        self._shape = shape
-        self._generator = np.random.default_rng(seed)
-        self._start: dict[str, Any] = dict(self._generator.bit_generator.state)
-        self._block = np.empty((0, 0), np.float32)
-        self._batch_size = 0
-        self._position = 0
-
-    def next(self, batch_size: int) -> Array:
-        """Returns the numbers of the next step, [batch_size, *shape], float32."""
-        if self._position == len(self._block) or batch_size != self._batch_size:
-            self._start = dict(self._generator.bit_generator.state)
-            self._fill(batch_size)
-        row = self._block[self._position]
-        self._position += 1
-        return row
-
-    def _fill(self, batch_size: int) -> None:
-        per_step = max(1, batch_size * int(np.prod(self._shape)))
-        steps = max(1, min(_BLOCK_STEPS, _BLOCK_SIZE // per_step))
-        self._block = self._draw(self._generator, (steps, batch_size, *self._shape))
-        self._batch_size = batch_size
-        self._position = 0
-
-    def get_state(self) -> dict[str, Any]:
-        """Generator state at the block's start, batch size and position in the block."""
-        return {"generator": self._start, "batch_size": self._batch_size, "position": self._position}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Draws the block of that state again and goes to the position in it."""
-        self._generator.bit_generator.state = state["generator"]
-        self._start = state["generator"]
-        if state["batch_size"]:
-            self._fill(state["batch_size"])
-        self._position = state["position"]
-
-
-def _draw_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return generator.standard_normal(shape, np.float32)
-
-
-def _draw_gumbel(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    # Doubles and a positive minimum, because infinite noise would choose categories of probability zero.
-    exponential = np.maximum(generator.standard_exponential(shape), np.finfo(np.float64).tiny)
-    return -np.log(exponential).astype(np.float32)
 
 
 def _tensorflow_seed() -> int:

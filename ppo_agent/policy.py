@@ -120,10 +120,17 @@ class PPOPolicy(actor_policy.ActorPolicy):
         # Imported here: a pipeline without Python environments never needs it.
         from ppo_agent.numpy_policy import make_numpy_policy
 
-        if self._emits_values or self._clip or self.policy_state_spec:
+        if self._emits_values or self._clip:
             return None
-        info_spec = () if greedy else self.info_spec
-        return make_numpy_policy(self._actor_network, self._observation_normalizer, self.action_spec, info_spec, greedy)
+        return make_numpy_policy(
+            self._actor_network,
+            self._observation_normalizer,
+            self.action_spec,
+            () if greedy else self.info_spec,
+            greedy,
+            policy_state_spec=self.policy_state_spec,
+            value_network=self._value_network,
+        )
 
     def get_initial_value_state(self, batch_size: Tensor | None) -> Nest:
         """Zeros for the value network's state.

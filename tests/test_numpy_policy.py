@@ -15,7 +15,8 @@ from tf_agents.utils import tensor_normalizer
 
 from ppo_agent.networks import ActorNetwork, ValueNetwork
 from ppo_agent.normalizers import StreamingNormalizer
-from ppo_agent.numpy_policy import NoiseBlock, NumpyPolicy, make_numpy_policy
+from ppo_agent.numpy_noise import NoiseBlock
+from ppo_agent.numpy_policy import NumpyPolicy, make_numpy_policy
 from ppo_agent.policy import PPOPolicy
 
 VECTOR = tensor_spec.BoundedTensorSpec([5], tf.float32, -2, 2)
@@ -110,7 +111,7 @@ def test_distribution_parameters_are_those_of_tensorflow(case: Any, normalize: b
     for batch_size in (4, 4, 1):
         observation = _observe(observation_spec, batch_size, rng)
         step = policy.action(_time_step(observation))
-        action, info = numpy_policy.act(observation)
+        action, info, _ = numpy_policy.act(observation)
         _assert_close(info["dist_params"], step.info["dist_params"])
         tf.nest.assert_same_structure(info, policy.info_spec, check_types=False)
         tf.nest.assert_same_structure(action, action_spec)
@@ -123,7 +124,7 @@ def test_one_hot_observations(rng: np.random.Generator) -> None:
     spec = {"place": PLACE, "vector": VECTOR}
     policy = _make_policy(spec, DISCRETE, ActorNetwork(spec, DISCRETE), rng=rng)
     observation = _observe(spec, 20, rng)
-    _, info = _numpy_policy(policy).act(observation)
+    _, info, _ = _numpy_policy(policy).act(observation)
     _assert_close(info["dist_params"], policy.action(_time_step(observation)).info["dist_params"])
 
 
@@ -133,7 +134,7 @@ def test_greedy_is_the_mode(case: Any, rng: np.random.Generator) -> None:
     policy = _make_policy(observation_spec, action_spec, actor, rng=rng)
     greedy = greedy_policy.GreedyPolicy(policy)
     observation = _observe(observation_spec, 6, rng)
-    action, info = _numpy_policy(policy, greedy=True).act(observation)
+    action, info, _ = _numpy_policy(policy, greedy=True).act(observation)
     modes = tf.nest.map_structure(
         lambda d: d.mode(), greedy.wrapped_policy.distribution(_time_step(observation)).action
     )
@@ -146,7 +147,7 @@ def test_normalizer_of_tf_agents(rng: np.random.Generator) -> None:
     policy = _make_policy(VECTOR, BOX, ActorNetwork(VECTOR, BOX), normalizer, rng)
     normalizer.update(tf.constant(_observe(VECTOR, 30, rng)))
     observation = _observe(VECTOR, 8, rng) * 10
-    _, info = _numpy_policy(policy).act(observation)
+    _, info, _ = _numpy_policy(policy).act(observation)
     _assert_close(info["dist_params"], policy.action(_time_step(observation)).info["dist_params"])
 
 

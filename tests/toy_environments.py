@@ -134,9 +134,12 @@ class NumpyCountingPolicy(CountingPolicy):
     def refresh(self) -> None:
         self.refreshed += 1
 
-    def act(self, observation: np.ndarray) -> tuple[np.ndarray, dict]:
+    def initial_state(self, batch_size: int) -> Any:
+        return ()
+
+    def act(self, observation: np.ndarray, step_type: np.ndarray, state: Any) -> tuple[np.ndarray, dict, Any]:
         self.calls += 1
-        return observation.sum(-1).astype(np.int32) % 5, {"twice": 2 * observation}
+        return observation.sum(-1).astype(np.int32) % 5, {"twice": 2 * observation}, state
 
 
 class RememberingPolicy(CountingPolicy):
@@ -148,3 +151,23 @@ class RememberingPolicy(CountingPolicy):
     def _action(self, time_step: Any, policy_state: Any, seed: Any) -> policy_step.PolicyStep:
         total = policy_state + tf.reduce_sum(time_step.observation, -1)
         return policy_step.PolicyStep(tf.cast(total, self.action_spec.dtype) % 5, total, ())
+
+
+class NumpyRememberingPolicy(RememberingPolicy):
+    """The same with a NumPy twin, which counts its calls."""
+
+    calls = 0
+
+    def numpy_policy(self, greedy: bool = False) -> NumpyRememberingPolicy:
+        return self
+
+    def refresh(self) -> None:
+        pass
+
+    def initial_state(self, batch_size: int) -> np.ndarray:
+        return np.zeros(batch_size, np.float32)
+
+    def act(self, observation: np.ndarray, step_type: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, Any, Any]:
+        self.calls += 1
+        total = np.where(step_type == 0, 0.0, state).astype(np.float32) + observation.sum(-1)
+        return total.astype(np.int32) % 5, (), total

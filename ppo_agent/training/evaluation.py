@@ -90,8 +90,20 @@ def act_with(policy: tf_policy.TFPolicy, batch_size: int) -> Act:
     numpy_policy = make(greedy=greedy) if make else None
     if numpy_policy is not None:
         numpy_policy.refresh()
-        return lambda time_step: numpy_policy.act(time_step.observation)[0]
+        return _NumpyAct(numpy_policy, batch_size)
     return _StatefulAct(policy, batch_size)
+
+
+class _NumpyAct:
+    """Calls a NumPy policy and keeps its state, which it starts anew by itself where episodes do."""
+
+    def __init__(self, numpy_policy: Any, batch_size: int) -> None:
+        self._policy = numpy_policy
+        self._state = numpy_policy.initial_state(batch_size)
+
+    def __call__(self, time_step: Any) -> Nest:
+        action, _, self._state = self._policy.act(time_step.observation, time_step.step_type, self._state)
+        return action
 
 
 class _StatefulAct:

@@ -9,7 +9,13 @@ from tf_agents.metrics import tf_metrics
 from tf_agents.policies import greedy_policy, random_tf_policy, tf_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.utils import common
-from toy_environments import Counter, CountingPolicy, NumpyCountingPolicy, RememberingPolicy
+from toy_environments import (
+    Counter,
+    CountingPolicy,
+    NumpyCountingPolicy,
+    NumpyRememberingPolicy,
+    RememberingPolicy,
+)
 
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
@@ -328,10 +334,13 @@ def test_nested_observations_and_actions():
         def refresh(self):
             pass
 
-        def act(self, observation):
+        def initial_state(self, batch_size):
+            return ()
+
+        def act(self, observation, step_type, state):
             assert observation["b"][0].dtype == np.float32
             size = len(observation["a"])
-            return {"a": np.ones(size, np.int64), "b": (np.zeros([size, 2], np.float32),)}, ()
+            return {"a": np.ones(size, np.int64), "b": (np.zeros([size, 2], np.float32),)}, (), state
 
     for policy_class in (NumpyRandomPolicy, random_tf_policy.RandomTFPolicy):
         env = GymnasiumEnvironment(functools.partial(Spaces, space, space), num_environments=2, seed=0)
@@ -402,17 +411,31 @@ def test_the_numpy_policy_is_refreshed_and_unwrapped():
     assert silent.greedy is True
 
 
-def test_a_policy_with_a_state_or_greedy_info_takes_the_general_way():
+def test_a_policy_with_greedy_info_takes_the_general_way():
     env = make_env()
-
-    class Both(RememberingPolicy, NumpyCountingPolicy):
-        pass
-
-    remembering, informing = make_policy(env, Both), make_policy(env, NumpyCountingPolicy)
-    DynamicStepDriver(env, remembering, num_steps=3).run()
+    informing = make_policy(env, NumpyCountingPolicy)
     DynamicStepDriver(env, greedy_policy.GreedyPolicy(informing))
-    assert remembering.calls == 0
     assert not hasattr(informing, "greedy")
+
+
+@pytest.mark.parametrize(("driver_class", "_", "arguments"), PAIRS)
+def test_a_policy_state_goes_from_run_to_run_the_numpy_way_too(driver_class, _, arguments):
+    """From the initial state and from one that is given."""
+    rows, states = [], []
+    for policy_class in (RememberingPolicy, NumpyRememberingPolicy):
+        env = make_env()
+        policy = make_policy(env, policy_class)
+        batches = []
+        driver = driver_class(env, policy, [batches.append], **arguments)
+        _, state = driver.run()
+        states.append(state.numpy())
+        _, state = driver.run(policy_state=state + 1.0)
+        states.append(state.numpy())
+        rows.append([batch.action.numpy() for batch in batches])
+    assert policy.calls > 2
+    np.testing.assert_array_equal(states[:2], states[2:])
+    for found, expected in zip(*rows, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_actions_are_cast_to_the_spec_on_the_numpy_way():
