@@ -1,5 +1,6 @@
 """What the networks of this package have in common: observation -> encoder -> memory -> features."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -126,7 +127,8 @@ def _check_encoder(encoder: Any) -> None:
 
 
 def _check_memory(memory: Any) -> None:
-    if memory is not None and not (isinstance(memory, tf.keras.layers.Layer) and hasattr(memory, "state_spec")):
+    is_memory = isinstance(memory, tf.keras.layers.Layer) and "is_first" in inspect.signature(memory.call).parameters
+    if memory is not None and not is_memory:
         raise TypeError(f"memory: found {type(memory).__name__}, expected LSTMMemory, GRUMemory or a layer like them.")
 
 

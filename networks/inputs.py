@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
@@ -44,7 +45,9 @@ def _leaf_input_spec(spec: tf.TypeSpec) -> tf.TypeSpec:
         raise ValueError(f"observation_spec: shape {spec.shape} of {name} must be fully defined.")
     kind = observations.leaf_kind(spec)
     if kind is LeafKind.CATEGORY:
-        return tensor_spec.BoundedTensorSpec(spec.shape, tf.int32, spec.minimum, spec.maximum, spec.name)
+        # Both bounds in full, because TF-Agents cannot draw samples where one is a number and the other an array.
+        low, high = (np.broadcast_to(bound, spec.shape) for bound in (spec.minimum, spec.maximum))
+        return tensor_spec.BoundedTensorSpec(spec.shape, tf.int32, low, high, spec.name)
     if kind is LeafKind.IMAGE:
         # TF-Agents builds networks on samples of this spec, and with NumPy 2 its sampling fails at a maximum of 255.
         return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, 254, spec.name)
