@@ -76,6 +76,87 @@ class Spaces(gym.Env):
         return self.observation_space.sample(), 1.0, False, False, {}
 
 
+class RecallCue(gym.Env):
+    """Shows one of `num_cues` cues at the first step and asks for it after `delay` steps with others.
+
+    The observation is [symbol, one-hot, num_cues entries; whether it is the cue, a distraction, or the question]. The
+    question shows no symbol, and only the action that answers it counts: 1 for the cue, 0 for anything else. So the
+    best return is 1; what is seen at the question alone says nothing, and the mean without memory is 1 / num_cues.
+    """
+
+    def __init__(self, delay: int = 8, num_cues: int = 4) -> None:
+        self.observation_space = spaces.Box(0.0, 1.0, [num_cues + 3], np.float32)
+        self.action_space = spaces.Discrete(num_cues)
+        self.delay, self.num_cues = delay, num_cues
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.step_index = 0
+        self.symbols = self.np_random.integers(self.num_cues, size=1 + self.delay)
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        ended = self.step_index > self.delay
+        reward = float(ended and action == self.symbols[0])
+        self.step_index += 1
+        return self._observation(), reward, ended, False, {}
+
+    def _observation(self) -> np.ndarray:
+        observation = np.zeros(self.num_cues + 3, np.float32)
+        if self.step_index <= self.delay:
+            observation[self.symbols[self.step_index]] = 1.0
+        observation[self.num_cues + min(self.step_index, 1) + (self.step_index > self.delay)] = 1.0
+        return observation
+
+
+class Doors(gym.Env):
+    """A corridor of locked doors: each opens with one key of its own, out of many, of which few are at hand.
+
+    The right key of a door is always the same and always at hand; which others are, changes from step to step. An open
+    door gives 1, a key at hand that does not fit nothing, and a key that is not at hand costs 0.1. So the best return
+    is `num_doors`. The observation says which door it is, one-hot, and what is at hand: as `action_mask`, or, if not
+    `masked`, as further numbers, so that nothing is hidden from a policy without masks.
+    """
+
+    def __init__(self, masked: bool = True, num_doors: int = 8, num_keys: int = 256, at_hand: int = 6) -> None:
+        self.masked, self.num_doors, self.num_keys, self.at_hand = masked, num_doors, num_keys, at_hand
+        self.right_keys = np.random.default_rng(0).permutation(num_keys)[:num_doors]
+        self.action_space = spaces.Discrete(num_keys)
+        self.observation_space = spaces.Box(0.0, 1.0, [num_doors + num_keys], np.float32)
+        if masked:
+            door = spaces.Box(0.0, 1.0, [num_doors], np.float32)
+            self.observation_space = spaces.Dict({"observation": door, "action_mask": spaces.MultiBinary(num_keys)})
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.door = self.step_index = 0
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        reward = -0.1
+        if self.mask[action]:
+            reward = float(action == self.right_keys[self.door])
+            self.door += int(reward)
+        self.step_index += 1
+        ended = self.door == self.num_doors
+        return self._observation(), reward, ended, not ended and self.step_index == 4 * self.num_doors, {}
+
+    def _observation(self) -> Any:
+        door = min(self.door, self.num_doors - 1)
+        self.mask = np.zeros(self.num_keys, np.int8)
+        self.mask[self.np_random.choice(self.num_keys, self.at_hand - 1, replace=False)] = 1
+        self.mask[self.right_keys[door]] = 1
+        one_hot = (np.arange(self.num_doors) == door).astype(np.float32)
+        if self.masked:
+            return {"observation": one_hot, "action_mask": self.mask}
+        return np.concatenate([one_hot, self.mask.astype(np.float32)])
+
+
+gym.register("RecallCue-v0", "toy_environments:RecallCue")
+gym.register("MaskedDoors-v0", "toy_environments:Doors", kwargs={"masked": True})
+gym.register("UnmaskedDoors-v0", "toy_environments:Doors", kwargs={"masked": False})
+
+
 class SameStepCounters(VectorEnv):
     """Counters of different lengths with SAME_STEP autoreset, written without gymnasium's helpers.
 
