@@ -37,7 +37,8 @@ class ImageEncoder(tf.keras.layers.Layer):
     """Scales pixels to [0, 1] and applies convolutions with ReLU, their kernels orthogonal with gain sqrt(2).
 
     Args:
-        spec: uint8 [height, width, channels], or [channels, height, width] if the first dimension is the smallest.
+        spec: uint8 [height, width, channels], or [channels, height, width] if the first dimension is the smallest; or a
+            stack of such frames, [frames, ...], whose channels are joined.
         conv_layers: (filters, kernel size, stride) of each convolution; `None` chooses by the size: those of the
             Nature DQN from 36 pixels up, 3 x 3 kernels below, none below 5; empty for none.
         seeds: where the kernels' seeds come from.
@@ -51,9 +52,10 @@ class ImageEncoder(tf.keras.layers.Layer):
         self, spec: tf.TypeSpec, conv_layers: ConvLayers | None, seeds: initializers.SeedSource, name: str
     ) -> None:
         super().__init__(name=name)
-        shape = spec.shape.as_list()
+        shape = spec.shape.as_list()[-3:]
         self.channels_first = is_channels_first(shape)
         height, width = shape[1:] if self.channels_first else shape[:2]
+        self.image_shape = (height, width, spec.shape.num_elements() // max(1, height * width))
         layers = default_conv_layers(height, width) if conv_layers is None else conv_layers
         _check_sizes(spec, height, width, layers)
         self.conv_layers = [
@@ -64,12 +66,19 @@ class ImageEncoder(tf.keras.layers.Layer):
 
     def call(self, pixels: tf.Tensor) -> tf.Tensor:
         """Returns features [N, F] of pixels uint8 [N, ...]."""
-        x = tf.cast(pixels, tf.float32) * (1.0 / 255.0)
-        if self.channels_first:
-            x = tf.transpose(x, [0, 2, 3, 1])
+        x = tf.cast(self._to_channels_last(pixels), tf.float32) * (1.0 / 255.0)
         for layer in self.conv_layers:
             x = layer(x)
         return self.flatten(x)
+
+    def _to_channels_last(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Returns [N, height, width, frames and channels]."""
+        rank = pixels.shape.rank
+        height = rank - (2 if self.channels_first else 3)
+        order = [0, height, height + 1, *(axis for axis in range(1, rank) if axis not in (height, height + 1))]
+        if order == list(range(rank)):
+            return pixels
+        return tf.reshape(tf.transpose(pixels, order), [-1, *self.image_shape])
 
 
 def _check_sizes(spec: tf.TypeSpec, height: int, width: int, layers: ConvLayers) -> None:

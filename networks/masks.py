@@ -96,6 +96,7 @@ class MaskedNetwork(network.Network):
     ) -> None:
         _check_network(network)
         super().__init__(None, network.state_spec, name)
+        self._network_output_spec: Any = None
         self.network = network
         self.splitter = splitter
         self._layout = action_masks.MaskLayout(tensor_spec.from_spec(action_spec))

@@ -18,7 +18,7 @@ class LeafKind(enum.Enum):
     Attributes:
         NUMBER: quantities; floating-point ones, and integers that are neither of the others.
         CATEGORY: integers that name one of few categories, as gymnasium's Discrete and MultiDiscrete.
-        IMAGE: pixels, uint8 [height, width, channels] or [channels, height, width].
+        IMAGE: pixels, uint8 [height, width, channels] or [channels, height, width], or a stack of such frames.
     """
 
     NUMBER = "number"
@@ -33,10 +33,10 @@ def leaf_kind(spec: tf.TypeSpec) -> LeafKind:
         spec: of one leaf, without batch dimensions.
 
     Returns:
-        IMAGE for uint8 of three dimensions; CATEGORY for bounded int32 and int64 scalars and vectors of at most
+        IMAGE for uint8 of three or four dimensions; CATEGORY for bounded int32 and int64 scalars and vectors of at most
         `MAX_CATEGORIES` values in all; NUMBER for everything else, 0-or-1 vectors of small integer dtypes among it.
     """
-    if spec.dtype == tf.uint8 and spec.shape.rank == 3:
+    if spec.dtype == tf.uint8 and spec.shape.rank in (3, 4):
         return LeafKind.IMAGE
     return LeafKind.CATEGORY if _is_category(spec) else LeafKind.NUMBER
 

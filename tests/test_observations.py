@@ -16,6 +16,8 @@ INT64 = np.iinfo(np.int64)
         (tf.TensorSpec([3], tf.float32), LeafKind.NUMBER),
         (BoundedTensorSpec([84, 84, 3], tf.uint8, 0, 255), LeafKind.IMAGE),
         (tf.TensorSpec([4, 84, 84], tf.uint8), LeafKind.IMAGE),
+        (tf.TensorSpec([4, 96, 96, 3], tf.uint8), LeafKind.IMAGE),
+        (tf.TensorSpec([2, 4, 96, 96, 3], tf.uint8), LeafKind.NUMBER),
         (BoundedTensorSpec([84, 84, 3], tf.float32, 0, 1), LeafKind.NUMBER),
         (BoundedTensorSpec([128], tf.uint8, 0, 255), LeafKind.NUMBER),
         (BoundedTensorSpec([], tf.int64, 5, 9), LeafKind.CATEGORY),

@@ -48,6 +48,17 @@ def test_frames_in_front_are_channels(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(stacked(pixels), last(np.moveaxis(pixels, 1, -1)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("axis", "shape"), [(-1, (4, 14, 13, 3)), (2, (4, 3, 14, 13))], ids=["last", "first"])
+def test_channels_of_stacked_frames_are_joined(axis: int, shape: Any, rng: np.random.Generator) -> None:
+    stacked, joined = _encoder(*shape), _encoder(14, 13, 12)
+    pixels = _pixels(rng, 2, *shape)
+    image = np.concatenate([np.moveaxis(pixels, axis, -1)[:, frame] for frame in range(4)], axis=-1)
+    stacked(pixels)
+    joined(image)
+    stacked.set_weights(joined.get_weights())
+    np.testing.assert_allclose(stacked(pixels), joined(image), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("shape", "layers", "features"),
     [
