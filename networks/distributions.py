@@ -182,12 +182,12 @@ def _expected_log_cosh(loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     mixture of normals too, and the mean of |.| of a normal has a closed form. Gauss-Hermite quadrature would need
     hundreds of nodes where the scale is large.
     """
-    total = tf.zeros_like(loc)
-    for weight, mixture_scale in zip(_MIXTURE_WEIGHTS, _MIXTURE_SCALES, strict=True):
-        width = tf.sqrt(tf.square(scale) + mixture_scale**2) * math.sqrt(2.0)
-        ratio = loc / width
-        total += 2.0 * weight * (width / math.sqrt(math.pi) * tf.exp(-tf.square(ratio)) + loc * tf.math.erf(ratio))
-    return total
+    dtype = loc.dtype.as_numpy_dtype
+    loc, scale = loc[..., tf.newaxis], scale[..., tf.newaxis]
+    width = tf.sqrt(2.0 * tf.square(scale) + 2.0 * np.square(_MIXTURE_SCALES).astype(dtype))
+    ratio = loc / width
+    means = width * dtype(1 / math.sqrt(math.pi)) * tf.exp(-tf.square(ratio)) + loc * tf.math.erf(ratio)
+    return tf.reduce_sum(means * (2.0 * np.array(_MIXTURE_WEIGHTS)).astype(dtype), axis=-1)
 
 
 @tfp.distributions.RegisterKL(SquashedNormal, SquashedNormal)
