@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
@@ -47,10 +48,17 @@ class DynamicStepDriver(RolloutDriver):
             TypeError: `env`, `policy` or an observer is of the wrong type.
             ValueError: `num_steps` is no positive int.
         """
-        super().__init__(
-            env, policy, observers, transition_observers, counts_boundaries=False, bootstrap_row=bootstrap_row
-        )
         self._num_steps = check_count("num_steps", num_steps)
+        known = not tf.is_tensor(num_steps) and isinstance(env, tf_environment.TFEnvironment)
+        super().__init__(
+            env,
+            policy,
+            observers,
+            transition_observers,
+            counts_boundaries=False,
+            bootstrap_row=bootstrap_row,
+            expected_rows=-(-num_steps // env.batch_size) if known else None,
+        )
 
     def run(
         self,

@@ -17,8 +17,8 @@ Nest = Any
 class HostRows:
     """Rows of `batch_size` environments, the oldest first; safe for several threads.
 
-    Rows come in blocks of t, nests of arrays [B, t, ...]. They are read or unread: reading makes all rows read, so
-    that the unread ones are always the newest.
+    Rows come in blocks of t, nests of arrays or eager tensors [B, t, ...]. They are read or unread: reading makes all
+    rows read, so that the unread ones are always the newest.
 
     Attributes:
         data_spec: Nest of `tf.TensorSpec` of one row of one environment.
@@ -60,7 +60,7 @@ class HostRows:
         """Adds t rows; the oldest rows make room if they were read.
 
         Args:
-            block: Nest of arrays [B, t, ...]; kept, not copied.
+            block: Nest of arrays or eager tensors [B, t, ...]; kept, not copied.
 
         Raises:
             ValueError: Unread rows would be overwritten.
@@ -83,7 +83,10 @@ class HostRows:
             self._added += rows
 
     def read(self) -> tuple[Nest, np.ndarray]:
-        """Returns all rows, nest of arrays [B, T, ...] not to be written to, and their numbers since the start, [T]."""
+        """Returns all rows, nest of [B, T, ...] not to be written to, and their numbers since the start, [T].
+
+        Those of a single block of tensors are tensors; all others are arrays.
+        """
         with self._lock:
             self._unread = 0
             return self._merge(), np.arange(self._added - self._length, self._added)

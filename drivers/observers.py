@@ -9,9 +9,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.metrics import tf_metric
 from tf_agents.replay_buffers import replay_buffer
@@ -22,6 +21,22 @@ from ppo_agent.drivers.rollout import Rollout, to_trajectory
 
 Nest = Any
 Observer = Callable[[Any], Any]
+
+
+class Observed(NamedTuple):
+    """What observers get of a rollout, arrays or tensors; () where no observer asks for it.
+
+    Attributes:
+        num_steps: T.
+        rows: `Trajectory` [B, T, ...], or [B, T + 1, ...] with a bootstrap row.
+        steps: `Trajectory` [B, T, ...].
+        transitions: (time_step, policy_step, next_time_step), each [B, T, ...].
+    """
+
+    num_steps: Any
+    rows: Nest
+    steps: Nest
+    transitions: Nest
 
 
 class Observers:
@@ -45,24 +60,28 @@ class Observers:
         self._others = _RowLoop([observer for observer in rest if not isinstance(observer, tf_metric.TFStepMetric)])
         self._transitions = _RowLoop(transition_observers)
 
-    def observe(self, rollout: Rollout) -> None:
-        """Passes on a rollout of T >= 1 steps, arrays or tensors.
+    def prepare(self, rollout: Rollout) -> Observed:
+        """Returns what `observe` takes, for a rollout of T >= 1 steps, arrays or, in a graph, tensors."""
+        num_steps = rollout.time_steps.step_type.shape[1]
+        if num_steps is None:
+            num_steps = tf.shape(rollout.time_steps.step_type)[1]
+        rows = to_trajectory(rollout, self._bootstrap_row) if self._bulk or self._others else ()
+        steps = to_trajectory(rollout, False) if self._metrics else ()
+        return Observed(num_steps - 1, rows, steps, _to_transitions(rollout) if self._transitions else ())
 
-        Args:
-            rollout: NumPy arrays when called eagerly, tensors inside a graph.
-        """
-        rows = to_trajectory(rollout, self._bootstrap_row)
+    def observe(self, observed: Observed) -> None:
+        """Passes on what was prepared, arrays or eager tensors, or tensors inside a graph."""
         for add_rollout in self._bulk:
             if tf.executing_eagerly():
-                add_rollout(rows)
+                add_rollout(observed.rows)
             else:
-                host_calls.call_on_host(_without_result(add_rollout), rows)
+                host_calls.call_on_host(_without_result(add_rollout), observed.rows)
         if self._metrics:
-            self._metrics(to_trajectory(rollout, False))
+            self._metrics(observed.steps)
         if self._others:
-            self._others(rows)
+            self._others(observed.rows)
         if self._transitions:
-            self._transitions(_to_transitions(rollout))
+            self._transitions(observed.transitions)
 
 
 class _RowLoop:
@@ -84,8 +103,9 @@ class _RowLoop:
         if self._in_graph:
             self._replay(rows)
         if self._eager:
-            for index in range(len(tf.nest.flatten(rows)[0][0])):
-                row = tf.nest.map_structure(lambda x, i=index: tf.convert_to_tensor(x[:, i]), rows)
+            arrays = host_calls.to_arrays(rows)
+            for index in range(tf.nest.flatten(arrays)[0].shape[1]):
+                row = tf.nest.map_structure(lambda x, i=index: tf.convert_to_tensor(x[:, i]), arrays)
                 for observer in self._eager:
                     observer(row)
 
@@ -120,7 +140,7 @@ def _belongs_in_graph(observer: Observer) -> bool:
     return isinstance(observer, tf_metric.TFStepMetric) or isinstance(owner, replay_buffer.ReplayBuffer)
 
 
-def _any_length(value: np.ndarray) -> tf.TensorSpec:
+def _any_length(value: Any) -> tf.TensorSpec:
     batch_size, _, *rest = value.shape
     return tf.TensorSpec([batch_size, None, *rest], value.dtype)
 

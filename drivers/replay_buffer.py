@@ -65,14 +65,14 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         """Adds rows of several time steps at once.
 
         Args:
-            items: Nest as `data_spec`, arrays or eager tensors [B, T, ...]. Arrays are kept without a copy: do not
-                write to them afterwards.
+            items: Nest as `data_spec`, arrays or eager tensors [B, T, ...], kept without a copy: do not write to the
+                arrays afterwards.
 
         Raises:
             ValueError: `items` does not fit the spec, or would overwrite unread rows. Nothing is added then.
         """
         self._check(items, time_dims=1)
-        self._rows.append(tf.nest.map_structure(np.asarray, host_calls.to_arrays(items)))
+        self._rows.append(tf.nest.map_structure(lambda x: x if tf.is_tensor(x) else np.asarray(x), items))
 
     def gather_all(self) -> Nest:
         """Returns all rows as tensors [B, T, ...], the oldest first."""
@@ -144,6 +144,8 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         return host_calls.call_on_host(clear, (), tf.TensorSpec([], tf.bool))
 
     def _gather_all(self) -> Nest:
+        if tf.executing_eagerly():
+            return tf.nest.map_structure(tf.convert_to_tensor, self._rows.read()[0])
         return self._read()[0]
 
     def _read(self) -> tuple[Nest, tf.Tensor]:
@@ -167,7 +169,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
 
     def _sample(self, batch: list[int], num_steps: int | None) -> tuple[Nest, np.ndarray, np.ndarray]:
         """Returns arrays (rows, ids, probabilities) of a random sample."""
-        rows, ids = self._rows.read()
+        rows, ids = host_calls.to_arrays(self._rows.read())
         starts = len(ids) - (num_steps or 1) + 1
         if starts < 1:
             raise ValueError(
@@ -216,7 +218,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
             raise ValueError(_structure_difference(self._rows.data_spec, items)) from None
         values = tf.nest.flatten(items)
         for (path, spec), value in zip(self._rows.leaf_specs, values, strict=True):
-            shape = (self._batch_size, *[None] * time_dims, *spec.shape)
+            shape = (self._batch_size, *[None] * time_dims, *spec.shape.as_list())
             if not _fits(value, shape, spec.dtype):
                 array = value if hasattr(value, "dtype") else np.asarray(value)
                 raise ValueError(
@@ -230,10 +232,15 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
 def _fits(value: Any, shape: tuple[int | None, ...], dtype: tf.DType) -> bool:
     """Returns whether an array or tensor has the shape, where None is any size, and the dtype."""
     value = value if hasattr(value, "dtype") else np.asarray(value)
+    if value.dtype != dtype:
+        return False
     if not isinstance(value, np.ndarray):
-        return value.dtype == dtype and value.shape.is_compatible_with(shape)
-    sizes = zip(value.shape, shape, strict=False)
-    return value.ndim == len(shape) and value.dtype == dtype and all(n in (size, None) for size, n in sizes)
+        if not value.shape.is_fully_defined():
+            return value.shape.is_compatible_with(shape)
+        value_shape = value.shape.as_list()
+    else:
+        value_shape = value.shape
+    return len(value_shape) == len(shape) and all(n in (m, None) for m, n in zip(value_shape, shape, strict=True))
 
 
 def _structure_difference(expected: Nest, found: Nest) -> str:

@@ -12,12 +12,11 @@ from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.drivers import host_calls
-from ppo_agent.drivers.observers import Observers
+from ppo_agent.drivers import compiled_rollout, host_calls
+from ppo_agent.drivers.observers import Observed, Observers
 from ppo_agent.drivers.rollout import (
     NumpyEnvironment,
     NumpyPolicy,
-    Rollout,
     StopRule,
     collect_in_graph,
     collect_numpy,
@@ -35,8 +34,11 @@ class RolloutDriver(driver.Driver):
     The rollout takes one of three ways, which give equal rows for equal actions:
 
     - in NumPy, if the environment has `step_numpy` and the policy `numpy_policy`;
-    - else in one compiled graph that holds policy and environment, traced on the first run only;
-    - inside a user's own `tf.function`, as part of that graph.
+    - compiled by XLA, if the environment has a true `is_compilable` and the policy consists of operations that XLA
+      takes and draws its actions from the distributions that it gives;
+    - else in one graph that holds policy and environment.
+
+    The last two are traced on the first run only, and can be part of a user's own `tf.function`.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class RolloutDriver(driver.Driver):
         *,
         counts_boundaries: bool,
         bootstrap_row: bool,
+        expected_rows: int | None = None,
     ) -> None:
         if not isinstance(env, tf_environment.TFEnvironment):
             raise TypeError(f"env is {env!r}, expected a tf_agents TFEnvironment (TFPyEnvironment wraps a Python one).")
@@ -64,7 +67,10 @@ class RolloutDriver(driver.Driver):
         self._step_dtypes = tf.nest.map_structure(
             lambda spec: spec.dtype.as_numpy_dtype, host_calls.plain((step_spec.action, step_spec.info))
         )
-        self._collect_compiled = tf.function(self._collect_in_graph, autograph=False)
+        self._compiled = None
+        if getattr(env, "is_compilable", False):
+            self._compiled = compiled_rollout.CompiledRollout(env, policy, counts_boundaries, expected_rows)
+        self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
 
     def _collect(
         self, time_step: ts.TimeStep, policy_state: Nest, target: Any, maximum_iterations: Any
@@ -85,11 +91,18 @@ class RolloutDriver(driver.Driver):
             stop = StopRule(int(target), int(limit), self._counts_boundaries)
             return self._collect_numpy(self._numpy_policy, time_step, policy_state, stop)
         if policy_state is None:
-            policy_state = self.policy.get_initial_state(self.env.batch_size)
-        bounds = (tf.convert_to_tensor(target, tf.int32), tf.convert_to_tensor(limit, tf.int32))
-        collect = self._collect_compiled if tf.executing_eagerly() else self._collect_in_graph
-        rollout, time_step, policy_state = collect(time_step, policy_state, *bounds)
-        self._observe(rollout)
+            has_state = bool(tf.nest.flatten(self.policy.policy_state_spec))
+            policy_state = self.policy.get_initial_state(self.env.batch_size) if has_state else ()
+        if tf.executing_eagerly():
+            # One array, because each argument of a tf.function takes its time.
+            bounds = np.array([int(target), int(limit)], np.int32)
+            observed, time_step, policy_state = self._collect_traced(bounds, time_step, policy_state)
+            if int(observed.num_steps) > 0:
+                self._sinks.observe(observed)
+        else:
+            bounds = tf.stack([tf.cast(target, tf.int32), tf.cast(limit, tf.int32)])
+            observed, time_step, policy_state = self._collect_in_graph(bounds, time_step, policy_state)
+            self._sinks.observe(observed)
         return time_step, policy_state
 
     def _collect_numpy(
@@ -103,21 +116,19 @@ class RolloutDriver(driver.Driver):
         rollout, time_step, policy_state = collect_numpy(env, numpy_policy, time_step, policy_state, stop)
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
-            self._sinks.observe(rollout._replace(action=action, policy_info=info))
+            self._sinks.observe(self._sinks.prepare(rollout._replace(action=action, policy_info=info)))
         return tf.nest.map_structure(tf.convert_to_tensor, (time_step, policy_state))
 
     def _collect_in_graph(
-        self, time_step: ts.TimeStep, policy_state: Nest, target: tf.Tensor, limit: tf.Tensor
-    ) -> tuple[Rollout, ts.TimeStep, Nest]:
-        stop = StopRule(target, limit, self._counts_boundaries)
-        return collect_in_graph(self.env, self.policy, time_step, policy_state, stop)
-
-    def _observe(self, rollout: Rollout) -> None:
-        """Informs the observers, unless nothing was collected."""
-        if not tf.executing_eagerly():
-            self._sinks.observe(rollout)
-        elif rollout.time_steps.step_type.shape[1] > 1:
-            self._sinks.observe(host_calls.to_arrays(rollout))
+        self, bounds: tf.Tensor, time_step: ts.TimeStep, policy_state: Nest
+    ) -> tuple[Observed, ts.TimeStep, Nest]:
+        """Steps policy and environment in a graph; `bounds` is (target, limit), int32."""
+        stop = StopRule(bounds[0], bounds[1], self._counts_boundaries)
+        if self._compiled is not None and self._compiled.is_possible():
+            rollout, time_step, policy_state = self._compiled(time_step, policy_state, stop)
+        else:
+            rollout, time_step, policy_state = collect_in_graph(self.env, self.policy, time_step, policy_state, stop)
+        return self._sinks.prepare(rollout), time_step, policy_state
 
 
 def _as_dtype(value: np.ndarray, dtype: Any) -> np.ndarray:
