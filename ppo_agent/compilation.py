@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -14,8 +15,10 @@ Tensor = Any
 
 _logger = logging.getLogger(__name__)
 
-# Rows of a minibatch times parameters of the networks up to which XLA compiles the faster gradient step on a CPU.
+# Multiplications of a forward pass up to which XLA compiles the faster gradient step on a CPU.
 XLA_WORK_LIMIT = 2**24
+# Pixels for each position of a convolution, roughly: the first stride of the usual networks is 4 by 4.
+_PIXELS_PER_POSITION = 16
 
 
 class UpdateCompiler:
@@ -74,9 +77,24 @@ def padded_capacity(size: int, smallest: int = 4096, factor: int = 4) -> int:
     return capacity
 
 
-def xla_is_faster(rows_per_step: int, num_parameters: int) -> bool:
+def xla_is_faster(rows_per_step: int, work_per_row: int) -> bool:
     """Whether XLA on the CPU is expected to beat the graph executor, by the work in a gradient step."""
-    return rows_per_step * num_parameters <= XLA_WORK_LIMIT
+    return rows_per_step * work_per_row <= XLA_WORK_LIMIT
+
+
+def work_per_row(variables: Iterable[tf.Variable], observation_spec: Any) -> int:
+    """About how many multiplications the networks take for one observation.
+
+    Every parameter counts once, those of a convolution once for every position in the largest image.
+
+    Args:
+        variables: of the networks.
+        observation_spec: nest of specs, without batch dimensions.
+    """
+    shapes = [leaf.shape.as_list() for leaf in tf.nest.flatten(observation_spec)]
+    pixels = max((math.prod(sorted(shape)[-2:]) for shape in shapes if len(shape) > 2), default=0)
+    positions = max(1, pixels // _PIXELS_PER_POSITION)
+    return sum(math.prod(v.shape) * (positions if v.shape.rank == 4 else 1) for v in variables)
 
 
 def _open_time(arguments: Any) -> Any:

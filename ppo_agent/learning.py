@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import data_converter
 from tf_agents.agents.tf_agent import LossInfo
@@ -15,7 +14,7 @@ from ppo_agent import experience as experience_checks
 from ppo_agent import masking, optimizers, preprocessing, summaries, update
 from ppo_agent import returns as return_ops
 from ppo_agent.advantages import PPOAdvantages
-from ppo_agent.compilation import UpdateCompiler, padded_capacity, xla_is_faster
+from ppo_agent.compilation import UpdateCompiler, padded_capacity, work_per_row, xla_is_faster
 from ppo_agent.objective import PPOLossInfo, PPOObjective
 from ppo_agent.preprocessing import TrainingBatch
 
@@ -88,7 +87,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if self._plain_graph_needed or size is None:
             return False
         rows = size * (self._config.sequence_length or length or 1) if self._is_recurrent else size
-        return xla_is_faster(rows, sum(int(np.prod(v.shape)) for v in self._trained_variables()))
+        return xla_is_faster(rows, work_per_row(self._trained_variables(), self.time_step_spec.observation))
 
     def _loss(self, experience: Nest, weights: Tensor | None, training: bool) -> LossInfo:
         batch = self._make_batch(self._checked(experience), weights)

@@ -159,6 +159,15 @@ def test_xla_is_for_small_minibatches():
     assert not compilation.xla_is_faster(16_384, 10_000)
 
 
+def test_a_convolution_is_work_at_every_position():
+    kernels = [tf.Variable(tf.zeros(shape)) for shape in ([8, 8, 4, 32], [32], [512, 10])]
+    flat = 8 * 8 * 4 * 32 + 32 + 5120
+    assert compilation.work_per_row(kernels, tf.TensorSpec([17], tf.float32)) == flat
+    atari = {"pixels": tf.TensorSpec([4, 84, 84], tf.uint8), "lives": tf.TensorSpec([], tf.int32)}
+    assert compilation.work_per_row(kernels, atari) == 8 * 8 * 4 * 32 * (84 * 84 // 16) + 32 + 5120
+    assert not compilation.xla_is_faster(64, compilation.work_per_row(kernels, atari))
+
+
 @pytest.mark.parametrize("size", [1, 4096, 4097, 100_000])
 def test_padded_capacity_holds_the_rows_and_takes_few_values(size):
     capacity = compilation.padded_capacity(size)
