@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
+import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent import action_masks
-from ppo_agent.drivers import autoreset, host_calls, spaces, vector_envs
+from ppo_agent.drivers import autoreset, host_calls, lane_rollout, spaces, vector_envs
+from ppo_agent.drivers.lanes import Lane
 
 Nest = Any
-
-_FIRST, _MID, _LAST = (np.int32(x) for x in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
 
 
 class GymnasiumEnvironment(tf_environment.TFEnvironment):
@@ -33,7 +34,8 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
     something must be allowed.
 
     Methods that end in `_numpy` do the same on NumPy arrays, which is faster where no graph is needed. Their arrays
-    are not changed by later steps and must not be written to.
+    are not changed by later steps and must not be written to. `lanes` are the groups of environments that are stepped
+    together, one or two.
 
     Example:
         with GymnasiumEnvironment("CartPole-v1", num_environments=8, seed=0) as env:
@@ -58,9 +60,11 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             num_environments: Batch size B.
             seed: Seed of the first reset, not negative; later resets continue the environments' random state. Equal
                 seeds and actions give equal trajectories.
-            vectorization: 'sync' steps one after the other in this process; 'async' one process each, with shared
-                memory; 'vector_entry_point' is the environment's own vectorised form; 'auto' takes that form from 4
-                environments on if the registry has one with the same spaces, else 'sync'.
+            vectorization: 'sync' steps one after the other in this process; 'async' in processes, with shared memory:
+                one each, but from 4 environments on (an even number) two for each core, of which the drivers let one
+                half step while the policy acts for the other; 'vector_entry_point' is the environment's own vectorised
+                form; 'auto' chooses by the number of environments and the time of a step, see
+                `vector_envs.make_vector_env`.
             env_kwargs: Keyword arguments of the environment's constructor.
 
         Raises:
@@ -81,15 +85,11 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             raise
         super().__init__(ts.time_step_spec(observation_spec), action_spec, batch_size=env.num_envs)
         self._batched_time_step_spec = host_calls.with_outer_dims(self.time_step_spec(), env.num_envs)
-        self._decode_observation = spaces.observation_decoder(observation_space)
-        self._encode_action = spaces.action_encoder(action_space)
         self._gymnasium_env = env
+        self.lanes = self._make_lanes(
+            spaces.observation_decoder(observation_space), spaces.action_encoder(action_space)
+        )
         self._seed = None if seed is None else int(seed)
-        self._time_step: ts.TimeStep | None = None
-        self._any_ended = False
-        self._all_mid, self._all_one = np.full(env.num_envs, _MID), np.ones(env.num_envs, np.float32)
-        for shared in (self._all_mid, self._all_one):
-            shared.setflags(write=False)
         self._closed = False
 
     @property
@@ -97,22 +97,25 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         """The `gymnasium.vector.VectorEnv` underneath; stepping it directly confuses this object."""
         return self._gymnasium_env
 
+    def _make_lanes(self, decode: Callable[[Any], Nest], encode: Callable[[Nest], Any]) -> tuple[Lane, ...]:
+        """One for each half of environments in processes, else a single one."""
+        halves = getattr(self._gymnasium_env, "halves", None) or (self._env,)
+        size = self.batch_size // len(halves)
+        return tuple(
+            Lane(half, size, decode, encode, functools.partial(self._check_mask, index * size))
+            for index, half in enumerate(halves)
+        )
+
     def reset_numpy(self) -> ts.TimeStep:
         """Starts a new episode in every environment; returns a `TimeStep` of arrays [B, ...]."""
-        observation, _ = self._env.reset(seed=self._seed)
-        self._seed = None
-        size = self.batch_size
-        self._any_ended = False
-        self._time_step = ts.TimeStep(
-            np.full(size, _FIRST), np.zeros(size, np.float32), np.ones(size, np.float32),
-            self._decode_observation(observation),
-        )  # fmt: skip
-        self._check_mask(self._time_step)
-        return self._time_step
+        start, self._seed, size = self._seed, None, self.lanes[0].num_environments
+        seeds = [None if start is None else start + index * size for index in range(len(self.lanes))]
+        return _join([lane.reset(seed) for lane, seed in zip(self.lanes, seeds, strict=True)])
 
     def current_numpy(self) -> ts.TimeStep:
         """Returns the current `TimeStep` of arrays [B, ...]; resets if nothing was started yet."""
-        return self.reset_numpy() if self._time_step is None else self._time_step
+        steps = [lane.time_step for lane in self.lanes if lane.time_step is not None]
+        return _join(steps) if steps else self.reset_numpy()
 
     def step_numpy(self, action: Nest) -> ts.TimeStep:
         """Steps every environment.
@@ -124,33 +127,26 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         Returns:
             The next `TimeStep` of arrays [B, ...].
         """
-        if self._time_step is None:
+        first = self.lanes[0]
+        if first.time_step is None:
             return self.reset_numpy()
-        observation, reward, terminated, truncated, _ = self._env.step(self._encode_action(action))
-        ended, reward = np.logical_or(terminated, truncated), np.array(reward, np.float32)
-        any_ends = bool(np.count_nonzero(ended))
-        if any_ends or self._any_ended:
-            step_type = np.where(ended, _LAST, _MID)
-            discount = np.subtract(1.0, terminated, dtype=np.float32)
-            first = self._time_step.step_type == _LAST
-            step_type[first], discount[first], reward[first] = _FIRST, 1.0, 0.0
-        else:  # The usual step costs little: it shares these arrays.
-            step_type, discount = self._all_mid, self._all_one
-        self._any_ended = any_ends
-        self._time_step = ts.TimeStep(step_type, reward, discount, self._decode_observation(observation))
-        self._check_mask(self._time_step)
-        return self._time_step
+        if len(self.lanes) == 1:
+            return first.step(action)
+        for index, lane in enumerate(self.lanes):
+            rows = slice(index * lane.num_environments, (index + 1) * lane.num_environments)
+            lane.send(tf.nest.map_structure(lambda x, rows=rows: x[rows], action))
+        return _join([lane.receive() for lane in self.lanes])
 
-    def _check_mask(self, time_step: ts.TimeStep) -> None:
-        """Raises ValueError if an environment that waits for an action allows none."""
+    def _check_mask(self, first_index: int, time_step: ts.TimeStep) -> None:
+        """Raises ValueError if an environment that waits for an action allows none; the first one's number is given."""
         if self._mask_layout is None:
             return
         rows = self._mask_layout.rows_without_choice(time_step.observation[action_masks.ACTION_MASK])
-        stuck = rows[time_step.step_type[rows] != _LAST]
+        stuck = rows[time_step.step_type[rows] != ts.StepType.LAST]
         if stuck.size:
             raise ValueError(
-                f"action_mask of environment {stuck[0]} allows no action at all, expected at least one for every "
-                f"component: {time_step.observation[action_masks.ACTION_MASK][stuck[0]].tolist()}."
+                f"action_mask of environment {first_index + stuck[0]} allows no action at all, expected at least one "
+                f"for every component: {time_step.observation[action_masks.ACTION_MASK][stuck[0]].tolist()}."
             )
 
     def render(self) -> np.ndarray:
@@ -184,6 +180,11 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
 
     def _step(self, action: Nest) -> ts.TimeStep:
         return host_calls.call_on_host(self.step_numpy, action, self._batched_time_step_spec)
+
+
+def _join(time_steps: list[ts.TimeStep]) -> ts.TimeStep:
+    """Puts the rows of several lanes together."""
+    return time_steps[0] if len(time_steps) == 1 else lane_rollout.join(time_steps)
 
 
 def _mask_layout(observation_spec: Nest, action_spec: Nest) -> action_masks.MaskLayout | None:

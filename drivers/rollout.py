@@ -122,18 +122,18 @@ def collect_numpy(
         infos.append(info)
         states.append(policy_state)
     if not actions:
-        return Rollout(_stack(time_steps), None, None, ()), time_step, policy_state
-    rollout = Rollout(_stack(time_steps), _stack(actions), _stack(infos), _stack(states))
+        return Rollout(stack(time_steps), None, None, ()), time_step, policy_state
+    rollout = Rollout(stack(time_steps), stack(actions), stack(infos), stack(states))
     return rollout, time_step, policy_state
 
 
-def _stack(rows: list[Nest]) -> Nest:
+def stack(rows: list[Nest]) -> Nest:
     """Stacks T nests of arrays [B, ...] to one of arrays [B, T, ...]."""
     first = rows[0]
     if isinstance(first, dict):
-        return type(first)((key, _stack([row[key] for row in rows])) for key in first)
+        return type(first)((key, stack([row[key] for row in rows])) for key in first)
     if isinstance(first, tuple):
-        parts = [_stack(list(column)) for column in zip(*rows, strict=True)]
+        parts = [stack(list(column)) for column in zip(*rows, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
     # One concatenation costs a tenth of np.stack, which makes a view of each row first.
     time_major = np.concatenate(rows).reshape(len(rows), *first.shape)

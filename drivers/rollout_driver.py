@@ -13,6 +13,8 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.drivers import compiled_rollout, host_calls
+from ppo_agent.drivers.hosted_rollout import HostedRollout
+from ppo_agent.drivers.lane_rollout import collect_in_lanes
 from ppo_agent.drivers.observers import Observed, Observers
 from ppo_agent.drivers.rollout import (
     NumpyEnvironment,
@@ -31,14 +33,15 @@ _NO_LIMIT = np.iinfo(np.int32).max
 class RolloutDriver(driver.Driver):
     """A driver that first collects a whole rollout and then gives it to its observers.
 
-    The rollout takes one of three ways, which give equal rows for equal actions:
+    The rollout takes one of four ways, which give equal rows for equal actions:
 
     - in NumPy, if the environment has `step_numpy` and the policy `numpy_policy`;
     - compiled by XLA, if the environment has a true `is_compilable` and the policy consists of operations that XLA
       takes and draws its actions from the distributions that it gives;
+    - with the policy in a graph that calls the environment, if that has `step_numpy`;
     - else in one graph that holds policy and environment.
 
-    The last two are traced on the first run only, and can be part of a user's own `tf.function`.
+    Graphs are traced on the first run only. Inside a user's own `tf.function` the second and the last way are open.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class RolloutDriver(driver.Driver):
         self._compiled = None
         if getattr(env, "is_compilable", False):
             self._compiled = compiled_rollout.CompiledRollout(env, policy, counts_boundaries, expected_rows)
+        is_hosted = hasattr(env, "step_numpy") and self._numpy_policy is None
+        self._hosted = HostedRollout(env, policy) if is_hosted else None
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
 
     def _collect(
@@ -93,7 +98,13 @@ class RolloutDriver(driver.Driver):
         if policy_state is None:
             has_state = bool(tf.nest.flatten(self.policy.policy_state_spec))
             policy_state = self.policy.get_initial_state(self.env.batch_size) if has_state else ()
-        if tf.executing_eagerly():
+        if self._hosted is not None and tf.executing_eagerly():
+            stop = StopRule(int(target), int(limit), self._counts_boundaries)
+            rollout, last, policy_state = self._hosted(host_calls.to_arrays(time_step), policy_state, stop)
+            if rollout.action is not None:
+                self._sinks.observe(self._sinks.prepare(rollout))
+            time_step = tf.nest.map_structure(tf.convert_to_tensor, last)
+        elif tf.executing_eagerly():
             # One array, because each argument of a tf.function takes its time.
             bounds = np.array([int(target), int(limit)], np.int32)
             observed, time_step, policy_state = self._collect_traced(bounds, time_step, policy_state)
@@ -113,7 +124,11 @@ class RolloutDriver(driver.Driver):
         if policy_state is None:
             policy_state = numpy_policy.initial_state(self.env.batch_size)
         env = cast("NumpyEnvironment", self.env)
-        rollout, time_step, policy_state = collect_numpy(env, numpy_policy, time_step, policy_state, stop)
+        if len(lanes := getattr(env, "lanes", ())) > 1:
+            collected = collect_in_lanes(lanes, numpy_policy, time_step, policy_state, stop)
+        else:
+            collected = collect_numpy(env, numpy_policy, time_step, policy_state, stop)
+        rollout, time_step, policy_state = collected
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
             self._sinks.observe(self._sinks.prepare(rollout._replace(action=action, policy_info=info)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import statistics
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from ppo_agent.drivers import process_envs
 
 EnvLike = str | Callable[..., gym.Env] | VectorEnv
 
@@ -17,6 +21,11 @@ VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 # Extras of this package, by the modules that hold the environments.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
 _ATARI_NAMESPACE = "ALE/"
+# Processes are taken from this wall time of a step on. They cost about 0.1 ms a step, so that they would pay somewhat
+# earlier, but a simulator that is near the limit shall not be run this way today and that way tomorrow.
+WORTH_PROCESSES_S = 1e-3 / 2
+_FEWEST_PROCESSES = 4
+_MEASURED_STEPS = 9
 # Fewer CartPoles step faster one by one: 1, 2, 4, 8 and 32 took 33, 55, 93, 181 and 604 us a vector step on a busy
 # machine, gymnasium's vectorised form 87, 72, 86, 76 and 103 us.
 _WORTH_VECTORISING = 4
@@ -31,8 +40,10 @@ def make_vector_env(
         env: A gymnasium id (`module:Name-v0` included), a callable that returns a `gymnasium.Env`, or a ready
             `VectorEnv`, which is returned as it is.
         num_environments: How many copies.
-        vectorization: One of `VECTORIZATIONS`. 'auto' takes the environment's own vectorised form if the registry
-            has one with the same spaces and it pays (4 environments or more), else 'sync'.
+        vectorization: One of `VECTORIZATIONS`. 'auto' is 'sync' for fewer than 4 environments and for a callable; else
+            it takes the environment's own vectorised form if the registry has one with the same spaces, else 'async' on
+            a machine with several cores if a step takes half a millisecond or more (the median of 9 in an environment
+            that is then closed), else 'sync'.
         env_kwargs: Keyword arguments of the environment.
 
     Raises:
@@ -84,12 +95,33 @@ def _from_id(env_id: str, num_environments: int, vectorization: str, kwargs: dic
         if num_environments >= _WORTH_VECTORISING and (env := _equivalent(scalar, vectorised)) is not None:
             scalar.close()
             return env
+    make = functools.partial(gym.make, env_id, **kwargs)
+    if vectorization == "auto" and num_environments >= _FEWEST_PROCESSES and process_envs.num_cores() > 1:
+        if step_seconds(scalar) >= WORTH_PROCESSES_S:
+            vectorization = "async"
+        scalar.close()  # It has been stepped: nothing of that shall be seen.
+        scalar = make()
     # The worker processes of 'async' make their own environments; 'sync' uses the one at hand as its first.
     if vectorization == "async":
         scalar.close()
-        return _from_callable(functools.partial(gym.make, env_id, **kwargs), num_environments, "async")
-    rest = [functools.partial(gym.make, env_id, **kwargs)] * (num_environments - 1)
-    return SyncVectorEnv([lambda: scalar, *rest], copy=False)
+        return _from_callable(make, num_environments, "async")
+    return SyncVectorEnv([lambda: scalar, *[make] * (num_environments - 1)], copy=False)
+
+
+def step_seconds(env: gym.Env) -> float:
+    """The median wall time of a step in seconds, over a few random ones; 0 where random actions do not work."""
+    seconds = []
+    try:
+        env.reset()
+        for _ in range(_MEASURED_STEPS):
+            action, start = env.action_space.sample(), time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(action)
+            seconds.append(time.perf_counter() - start)
+            if terminated or truncated:
+                env.reset()
+    except Exception:  # Whatever it is, it shall come up where the user steps the environment.
+        return 0.0
+    return statistics.median(seconds)
 
 
 def _equivalent(scalar: gym.Env, vectorised: Callable[[], VectorEnv]) -> VectorEnv | None:
@@ -115,7 +147,7 @@ def _from_callable(make: Callable[[], gym.Env], num_environments: int, vectoriza
         with warnings.catch_warnings():
             # The worker processes step environments and never touch TensorFlow, so that its threads do no harm.
             warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
-            return AsyncVectorEnv([make] * num_environments, shared_memory=True, copy=False)
+            return process_envs.make_process_env(make, num_environments)
     first = make()
     if not isinstance(first, gym.Env):
         raise TypeError(f"the callable given as env_name returned {first!r}, expected a gymnasium.Env.")

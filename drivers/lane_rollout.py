@@ -1,0 +1,104 @@
+"""Rollouts that never leave all environments waiting: one half of them steps while the policy acts for the other.
+
+The idea is PufferLib's (https://arxiv.org/abs/2406.12905). The rows are those that a rollout of all environments
+together gives for the same actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
+
+from ppo_agent.drivers.lanes import Lane
+from ppo_agent.drivers.rollout import NumpyPolicy, Rollout, StopRule, stack
+
+Nest = Any
+
+_LAST = int(ts.StepType.LAST)
+
+
+class _Recorder:
+    """What happens in one lane, row by row."""
+
+    def __init__(self, lane: Lane, policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest) -> None:
+        self._lane, self._policy = lane, policy
+        self.time_steps, self.policy_state = [time_step], policy_state
+        self._taken: list[tuple[Nest, Nest, Nest]] = []
+
+    def send(self) -> int:
+        """Acts and lets the environments begin to step; returns how many of them are between two episodes."""
+        time_step = self.time_steps[-1]
+        action, info, self.policy_state = self._policy.act(
+            time_step.observation, time_step.step_type, self.policy_state
+        )
+        self._lane.send(action)
+        self._taken.append((action, info, self.policy_state))
+        return int(np.count_nonzero(time_step.step_type == _LAST))
+
+    def receive(self) -> None:
+        """Waits for the step, if one was begun."""
+        if len(self.time_steps) == len(self._taken):
+            self.time_steps.append(self._lane.receive())
+
+    def rollout(self) -> Rollout:
+        """Rows of this lane, [b, T, ...]."""
+        columns = zip(*self._taken, strict=True)
+        return Rollout(stack(self.time_steps), *(stack(list(column)) for column in columns))
+
+
+def collect_in_lanes(
+    lanes: Sequence[Lane], policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+) -> tuple[Rollout, ts.TimeStep, Nest]:
+    """As `rollout.collect_numpy`, for an environment of several lanes.
+
+    Args:
+        lanes: Of the environment, in the order of its rows.
+        policy: Policy; not refreshed here.
+        time_step: The environment's current one, arrays [B, ...].
+        policy_state: The policy's state there, arrays [B, ...].
+        stop: When to stop, after a whole row of all lanes.
+
+    Returns:
+        The rollout of T >= 0 steps, the time step after it, and the policy state after it.
+    """
+    if min(stop.target, stop.maximum_iterations) < 1:
+        return Rollout(stack([time_step]), None, None, ()), time_step, policy_state
+    recorders = _recorders(lanes, policy, time_step, policy_state)
+    rows = counted = 0
+    size = len(time_step.step_type)
+    while counted < stop.target and rows < stop.maximum_iterations:
+        boundaries = 0
+        for recorder in recorders:
+            recorder.receive()
+            boundaries += recorder.send()
+        rows += 1
+        counted += boundaries if stop.counts_boundaries else size - boundaries
+    for recorder in recorders:
+        recorder.receive()
+    rollout = join([recorder.rollout() for recorder in recorders])
+    return (
+        rollout,
+        join([recorder.time_steps[-1] for recorder in recorders]),
+        join([recorder.policy_state for recorder in recorders]),
+    )
+
+
+def join(nests: list[Nest]) -> Nest:
+    """Puts nests of arrays [b, ...] together, one under the other."""
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *nests)
+
+
+def _recorders(
+    lanes: Sequence[Lane], policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest
+) -> list[_Recorder]:
+    recorders, start = [], 0
+    for lane in lanes:
+        rows = slice(start, start + lane.num_environments)
+        own = tf.nest.map_structure(lambda x, rows=rows: x[rows], (time_step, policy_state))
+        recorders.append(_Recorder(lane, policy, *own))
+        start = rows.stop
+    return recorders
