@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.drivers.autoreset import SameStepAdapter, StepResult
+from ppo_agent.drivers.autoreset import StepResult
 
 Nest = Any
 
@@ -29,7 +28,7 @@ class Lane:
 
     def __init__(
         self,
-        env: VectorEnv | SameStepAdapter,
+        env: Any,
         num_environments: int,
         decode_observation: Callable[[Any], Nest],
         encode_action: Callable[[Nest], Any],
@@ -38,7 +37,7 @@ class Lane:
         """Takes a vector environment with next-step autoreset; nothing is reset yet.
 
         Args:
-            env: The environment.
+            env: The `VectorEnv` or `SameStepAdapter`.
             num_environments: Its size B.
             decode_observation: From gymnasium's observations to a nest of fresh arrays.
             encode_action: From a nest of actions to gymnasium's.
@@ -85,7 +84,7 @@ class Lane:
         if any_ends or self._any_ended:
             step_type = np.where(ended, _LAST, _MID)
             discount = np.subtract(1.0, terminated, dtype=np.float32)
-            first = self.time_step.step_type == _LAST
+            first = cast("ts.TimeStep", self.time_step).step_type == _LAST
             step_type[first], discount[first], reward[first] = _FIRST, 1.0, 0.0
         else:  # The usual step costs little: it shares these arrays.
             step_type, discount = self._all_mid, self._all_one

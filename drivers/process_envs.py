@@ -108,7 +108,8 @@ class GroupedVectorEnv(VectorEnv):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Nest, dict[str, Any]]:
         """Resets all environments; environment i is given the seed `seed + i`."""
-        seeds = None if seed is None else [seed + index * self._group_size for index in range(self._num_groups)]
+        starts = range(0, self.num_envs, self._group_size)
+        seeds: list[int | None] | None = None if seed is None else [seed + start for start in starts]
         observation, _ = self._env.reset(seed=seeds, options=options)
         return self._ungroup(observation), {}
 
@@ -130,7 +131,7 @@ class GroupedVectorEnv(VectorEnv):
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""
-        return tuple(frame for frames in self._env.render() for frame in frames)
+        return tuple(frame for frames in self._env.render() or () for frame in frames)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the processes, whatever they are doing."""

@@ -46,7 +46,9 @@ def build(env_name: str, settings: Settings, seed: int) -> Experiment:
         ValueError: likewise.
     """
     seed_everything(seed)
-    env = GymnasiumEnvironment(env_name, num_environments=settings.num_environments, seed=seed)
+    env = GymnasiumEnvironment(
+        env_name, num_environments=settings.num_environments, seed=seed, vectorization=settings.vectorization
+    )
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     agent = make_agent(env, settings, optimizer)
     statistics = EpisodeStatistics()

@@ -12,6 +12,7 @@ from absl import flags
 COLLECTION = ("collect_episodes_per_iteration", "collect_steps_per_iteration")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")
 SCHEDULES = ("constant", "linear")
+VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 MEMORIES = ("lstm", "gru")
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
@@ -31,6 +32,14 @@ class Settings:
 
     agent: str = _setting("clip", "clipped surrogate objective or adaptive KL penalty", choices=("clip", "kl_penalty"))
     num_environments: int = _setting(8, "copies of the environment, stepped together", lower_bound=1)
+    vectorization: str = _setting(
+        "auto",
+        "sync: one after the other; async: in processes, half of them while the policy acts for the others; "
+        "vector_entry_point: the environment's own vectorised form; auto: that form if there is one, else processes if "
+        "a step takes half a millisecond or more (measured; give sync or async to have the choice made), else sync; "
+        "with fewer than 4 environments sync",
+        choices=VECTORIZATIONS,
+    )
     total_environment_steps: int = _setting(100_000, "environment steps to train for, at most", lower_bound=1)
     collect_episodes_per_iteration: int | None = _setting(
         8, "episodes per iteration, over all environments (DynamicEpisodeDriver)", lower_bound=1
