@@ -28,17 +28,17 @@ SB3, TF_AGENTS, SBX = "stable_baselines3", "tf_agents", "sbx"
 PEERS = {
     OURS: Peer("ours"),
     "stable-baselines3": Peer("sb3", SB3, threads=1),
-    "stable-baselines3, 2 threads": Peer("sb3", SB3, threads=2),
+    "stable-baselines3 (2 threads)": Peer("sb3", SB3, threads=2),
     "tf-agents": Peer("tfa", TF_AGENTS),
-    "tf-agents, driver": Peer("tfa", TF_AGENTS, option="driver"),
+    "tf-agents (driver)": Peer("tfa", TF_AGENTS, option="driver"),
     "sbx-rl": Peer("sbx_jax", SBX),
-    "jax, one program": Peer("jax_program", SBX),
+    "jax (one program)": Peer("jax_program", SBX),
     "imports": Peer("imports"),
     "ppo-train": Peer("ppo_train"),
-    "stable-baselines3, rl-zoo": Peer("sb3_zoo", SB3, threads=1),
+    "stable-baselines3 (rl-zoo)": Peer("sb3_zoo", SB3, threads=1),
     "one process": Peer("ours", option="sync"),
     "processes": Peer("ours", option="async"),
-    "stable-baselines3, processes": Peer("sb3", SB3, option="async", threads=1),
+    "stable-baselines3 (processes)": Peer("sb3", SB3, option="async", threads=1),
 }
 
 
@@ -72,18 +72,18 @@ class Case:
 
 _ALL = (OURS, "stable-baselines3", "tf-agents", "sbx-rl")
 CASES = {
-    "W1": Case("W1", (*_ALL, "tf-agents, driver"), targets={"stable-baselines3": 4.0, "tf-agents": 10.0}),
+    "W1": Case("W1", (*_ALL, "tf-agents (driver)"), targets={"stable-baselines3": 4.0, "tf-agents": 10.0}),
     "W1g": Case("W1g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 2.0}),
-    "W2": Case("W2", (*_ALL, "tf-agents, driver"), targets={"stable-baselines3": 6.0, "tf-agents": 14.0}),
+    "W2": Case("W2", (*_ALL, "tf-agents (driver)"), targets={"stable-baselines3": 6.0, "tf-agents": 14.0}),
     "W2g": Case("W2g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 3.0}),
     "W3s": Case("W3s", _ALL, targets={"stable-baselines3": 12.0}),
     "W3l": Case(
         "W3l",
-        (OURS, "stable-baselines3", "stable-baselines3, 2 threads", "tf-agents", "sbx-rl"),
-        targets={"stable-baselines3": 1.6, "stable-baselines3, 2 threads": 1.6},
+        (OURS, "stable-baselines3", "stable-baselines3 (2 threads)", "tf-agents", "sbx-rl"),
+        targets={"stable-baselines3": 1.6, "stable-baselines3 (2 threads)": 1.6},
     ),
-    "W4-8": Case("W4-8", (OURS, "jax, one program"), targets={"jax, one program": 1.0}),
-    "W4-1024": Case("W4-1024", (OURS, "jax, one program"), targets={"jax, one program": 1.0}),
+    "W4-8": Case("W4-8", (OURS, "jax (one program)"), targets={"jax (one program)": 1.0}),
+    "W4-1024": Case("W4-1024", (OURS, "jax (one program)"), targets={"jax (one program)": 1.0}),
     "W5-cheetah": Case("W5-cheetah", _ALL),
     "W5-cnn": Case("W5-cnn", _ALL, rounds=2),
     "W5-lstm": Case("W5-lstm", (OURS, "stable-baselines3", "tf-agents"), rounds=2),
@@ -92,12 +92,12 @@ CASES = {
     "memory-W2": Case("W2", (OURS, "tf-agents"), "peak_memory_mb", targets={"tf-agents": 1.0}, seconds=2.0, rounds=1),
     "to-475": Case(
         "W1",
-        ("ppo-train", "stable-baselines3, rl-zoo"),
+        ("ppo-train", "stable-baselines3 (rl-zoo)"),
         "seconds_to_475",
-        targets={"stable-baselines3, rl-zoo": 0.5},
+        targets={"stable-baselines3 (rl-zoo)": 0.5},
         rounds=3,
     ),
-    "slow": Case("slow", ("processes", "one process", "stable-baselines3, processes"), targets={"one process": 1.7}),
+    "slow": Case("slow", ("processes", "one process", "stable-baselines3 (processes)"), targets={"one process": 1.7}),
     "soak": Case("soak", (OURS,), "memory_growth_mb", iterations=1000, rounds=1),
 }
 

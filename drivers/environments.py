@@ -61,7 +61,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             seed: Seed of the first reset, not negative; later resets continue the environments' random state. Equal
                 seeds and actions give equal trajectories.
             vectorization: 'sync' steps one after the other in this process; 'async' in processes, with shared memory:
-                one each, but from 4 environments on (an even number) two for each core, of which the drivers let one
+                one each, but from 4 environments on (an even number) as many as cores, of which the drivers let one
                 half step while the policy acts for the other; 'vector_entry_point' is the environment's own vectorised
                 form; 'auto' chooses by the number of environments and the time of a step, see
                 `vector_envs.make_vector_env`.

@@ -1,8 +1,8 @@
 """Environments in processes, each of which steps a few of them: gymnasium's AsyncVectorEnv over groups.
 
-A message to a process and its answer cost about 0.2 ms of processor time. A process for every core and half therefore
-beats one for every environment, as long as environments compute; with 16 environments on 2 cores it is 8 messages a
-row in place of 32.
+A message to a process and its answer cost up to 0.4 ms of processor time on a busy machine. As long as environments
+compute, as many processes as cores therefore beat one for every environment: for 1,600 steps of 1 ms on 2 cores, 16, 4
+and 2 processes took 2.43, 1.95 and 1.86 s of processor time, a single process without messages 1.73 s.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make_process_env(make: Callable[[], gym.Env], num_environments: int) -> Vect
     if num_environments < _FEWEST_IN_HALVES or num_environments % 2:
         return AsyncVectorEnv([make] * num_environments, shared_memory=True, copy=False)
     half = num_environments // 2
-    num_groups = group_count(half, num_cores())
+    num_groups = group_count(half, (num_cores() + 1) // 2)
     return HalvedVectorEnv(tuple(GroupedVectorEnv(make, num_groups, half // num_groups) for _ in range(2)))
 
 
@@ -48,9 +48,9 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def group_count(num_environments: int, cores: int) -> int:
-    """The most groups of equal size that do not outnumber the cores."""
-    return next(count for count in range(min(num_environments, cores), 0, -1) if num_environments % count == 0)
+def group_count(num_environments: int, most: int) -> int:
+    """The number of groups of equal size, at most `most`."""
+    return next(count for count in range(min(num_environments, most), 0, -1) if num_environments % count == 0)
 
 
 class EnvGroup(gym.Env):

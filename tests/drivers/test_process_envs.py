@@ -140,14 +140,14 @@ def test_one_half_steps_while_the_policy_acts_for_the_other():
 
 
 @pytest.mark.parametrize(
-    ("size", "cores", "expected"), [(8, 2, 2), (8, 3, 2), (7, 2, 1), (7, 8, 7), (2, 64, 2), (6, 1, 1)]
+    ("size", "most", "expected"), [(8, 2, 2), (8, 3, 2), (7, 2, 1), (7, 8, 7), (2, 64, 2), (6, 1, 1)]
 )
-def test_groups_are_equal_and_do_not_outnumber_the_cores(size, cores, expected):
-    assert process_envs.group_count(size, cores) == expected
+def test_groups_are_equal(size, most, expected):
+    assert process_envs.group_count(size, most) == expected
 
 
 def test_number_of_processes(monkeypatch):
-    monkeypatch.setattr(process_envs, "num_cores", lambda: 2)
+    monkeypatch.setattr(process_envs, "num_cores", lambda: 4)
     with GymnasiumEnvironment(Counter, num_environments=12, vectorization="async") as env:
         processes = env.gymnasium_env.processes
         assert len(processes) == 4
