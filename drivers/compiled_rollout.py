@@ -15,10 +15,10 @@ from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
-from tf_agents.utils import common
 
 from ppo_agent.drivers import host_calls
 from ppo_agent.drivers.rollout import Chunk, Rollout, StopRule, step_in_graph, to_rollout
+from ppo_agent.drivers.seeded_actions import SeedSequence, seeded_action
 
 Nest = Any
 
@@ -57,9 +57,7 @@ class CompiledRollout:
         self._capacity = _capacity(expected_rows, _row_bytes(env, policy))
         self._chunk: Any = None
         self._refused = False
-        with tf.init_scope():
-            self._seed = int(tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64))
-            self._rollouts = tf.Variable(0, trainable=False, dtype=tf.int64, name="rollouts")
+        self._seeds = SeedSequence()
 
     def is_possible(self) -> bool:
         """Returns whether XLA takes it; traces and translates on the first call."""
@@ -80,8 +78,7 @@ class CompiledRollout:
             stop: When to stop, int32 tensors.
         """
         target, limit = stop.target, stop.maximum_iterations
-        key = tf.stack([tf.constant(self._seed, tf.int64), self._rollouts.assign_add(1)])
-        seed = tf.random.stateless_uniform([2], key, minval=None, maxval=None, dtype=tf.int32)
+        seed = self._seeds.next()
         first = _cut(self._chunk(seed, time_step, host_calls.plain(policy_state), tf.constant(0), target, limit))
         whole = tf.cond(
             (first.counted >= target) | (first.rows >= limit),
@@ -137,28 +134,10 @@ class CompiledRollout:
         limit: tf.Tensor,
     ) -> Chunk:
         def act(row: tf.Tensor, time_step: ts.TimeStep, policy_state: Nest) -> policy_step.PolicyStep:
-            return _seeded_action(self._policy, time_step, policy_state, seed + tf.stack([offset + row, 0]))
+            return seeded_action(self._policy, time_step, policy_state, seed + tf.stack([offset + row, 0]))
 
         stop = StopRule(target, limit, self._counts_boundaries)
         return step_in_graph(self._env, self._policy, act, time_step, policy_state, stop, self._capacity)
-
-
-def _seeded_action(
-    policy: tf_policy.TFPolicy, time_step: ts.TimeStep, policy_state: Nest, seed: tf.Tensor
-) -> policy_step.PolicyStep:
-    """As `policy.action`, with a stateless seed, which TF-Agents' policies do not take."""
-    if type(policy)._action is not tf_policy.TFPolicy._action:
-        return policy.action(time_step, policy_state)
-    step = policy.distribution(time_step, policy_state)
-    distributions = tf.nest.flatten(step.action)
-    actions = [d.sample(seed=seed + tf.constant([0, leaf])) for leaf, d in enumerate(distributions)]
-    if policy.emit_log_probability:
-        log_probs = [d.log_prob(action) for d, action in zip(distributions, actions, strict=True)]
-        info = policy_step.set_log_probability(step.info, tf.nest.pack_sequence_as(step.action, log_probs))
-        step = step._replace(info=info)
-    if policy._clip:
-        actions = [common.clip_to_spec(a, s) for a, s in zip(actions, tf.nest.flatten(policy.action_spec), strict=True)]
-    return step._replace(action=tf.nest.pack_sequence_as(step.action, actions))
 
 
 def _cut(chunk: Chunk) -> Chunk:

@@ -2,12 +2,15 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tf_agents.drivers import driver, dynamic_episode_driver, dynamic_step_driver
 from tf_agents.environments import random_tf_environment, tf_py_environment
 from tf_agents.metrics import tf_metrics
 from tf_agents.policies import greedy_policy, random_tf_policy, tf_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
+from tf_agents.trajectories import policy_step
 from tf_agents.utils import common
 from toy_environments import (
     Counter,
@@ -348,6 +351,67 @@ def test_nested_observations_and_actions():
         rows, _ = gathered(env, policy, DynamicStepDriver, num_steps=6, bootstrap_row=True)
         assert rows.observation["b"][0].shape == [2, 8, 2]
         assert rows.action["a"].shape == [2, 8]
+
+
+def test_observations_of_every_kind_and_size_under_a_policy_in_a_graph():
+    """Small ones cross together, large ones alone."""
+    from gymnasium import spaces
+    from tf_agents.specs import tensor_spec
+    from toy_environments import Spaces
+
+    space = spaces.Dict(
+        image=spaces.Box(0, 255, [64, 64, 3], np.uint8),
+        flags=spaces.MultiBinary(3),
+        numbers=spaces.Box(-1, 1, [2, 2], np.float64),
+        category=spaces.Discrete(7, start=-3),
+        nested=spaces.Tuple([spaces.MultiDiscrete([3, 4]), spaces.Box(-5, 5, [], np.int16)]),
+    )
+    action_space = spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1, [2], np.float32)])
+
+    class EchoPolicy(CountingPolicy):
+        """Policy info is what it sees."""
+
+        def __init__(self, time_step_spec, action_spec):
+            tf_policy.TFPolicy.__init__(self, time_step_spec, action_spec, info_spec=time_step_spec)
+
+        def _action(self, time_step, policy_state, seed):
+            action = tensor_spec.sample_spec_nest(self.action_spec, outer_dims=[2])
+            return policy_step.PolicyStep(action, policy_state, time_step)
+
+    env = GymnasiumEnvironment(functools.partial(Spaces, space, action_space), num_environments=2, seed=0)
+    policy = make_policy(env, EchoPolicy)
+    rows, _ = gathered(env, policy, DynamicStepDriver, num_steps=6)
+    assert_equal(rows.policy_info.observation, rows.observation)
+    np.testing.assert_array_equal(rows.policy_info.step_type, rows.step_type)
+    np.testing.assert_array_equal(rows.policy_info.reward[:, 1:], rows.reward[:, :-1])
+    for found, spec in zip(tf.nest.flatten(rows.observation), tf.nest.flatten(env.observation_spec()), strict=True):
+        assert found.dtype == spec.dtype
+    assert rows.observation["flags"].numpy().any()
+    assert len(np.unique(rows.observation["image"][0, 0])) > 100
+
+
+def test_a_policy_in_a_graph_draws_its_actions_anew_and_from_the_seed():
+    class UniformPolicy(CountingPolicy):
+        _action = tf_policy.TFPolicy._action
+
+        def _distribution(self, time_step, policy_state):
+            logits = tf.zeros([time_step.observation.shape[0], 5])
+            distribution = tfp.distributions.Categorical(logits=logits, dtype=tf.int64)
+            return policy_step.PolicyStep(distribution, policy_state, {"twice": time_step.observation})
+
+    def actions(seed):
+        tf.random.set_seed(seed)
+        env = make_env()
+        return gathered(env, make_policy(env, UniformPolicy), DynamicStepDriver, num_steps=600)[0].action.numpy()
+
+    first = actions(1)
+    np.testing.assert_array_equal(actions(1), first)
+    assert not np.array_equal(actions(2), first)
+    assert scipy.stats.chisquare(np.bincount(first.reshape(-1))).pvalue > 1e-3
+    half = first.shape[1] // 2
+    for a, b in [(first[:, half:], first[:, :-half]), (first[:, 1:], first[:, :-1]), (first[1:], first[:-1])]:
+        table = np.histogram2d(a[:, :half].reshape(-1), b[:, :half].reshape(-1), bins=5)[0]
+        assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
 def test_the_buffer_has_the_sampled_action_and_the_environment_the_clipped_one():
