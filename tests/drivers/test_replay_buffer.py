@@ -48,6 +48,19 @@ def test_is_a_replay_buffer_of_tf_agents(buffer):
     assert buffer.data_spec == SPEC
 
 
+def test_a_single_block_of_tensors_is_not_copied(buffer, rng):
+    tensors = tf.nest.map_structure(tf.constant, block(rng, 6))
+    buffer.add_rollout(tensors)
+    for found, given in zip(tf.nest.flatten(buffer.gather_all()), tf.nest.flatten(tensors), strict=True):
+        assert found is given
+    assert_equal(tf.function(buffer.gather_all)(), tensors)
+    sample, info = buffer.get_next(sample_batch_size=5)
+    assert sample["a"].shape == [5, 2]
+    assert set(info.ids.numpy()) <= set(range(6))
+    buffer.add_rollout(tensors)  # Two of the rows that were read make room.
+    assert_equal(buffer.gather_all(), tf.nest.map_structure(lambda x: np.concatenate([x[:, 2:], x], axis=1), tensors))
+
+
 def test_gathers_blocks_and_rows_in_order(buffer, rng):
     blocks = [block(rng, length) for length in (3, 1, 2)]
     buffer.add_rollout(blocks[0])
