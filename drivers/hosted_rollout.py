@@ -90,7 +90,8 @@ class _Recorder:
 
     def start(self, time_step: ts.TimeStep, stop: StopRule) -> list[np.ndarray]:
         """Forgets everything; returns the packed time step to begin with."""
-        self._time_steps, self._leaves = [time_step], []
+        self._time_steps = [time_step]
+        self._leaves: list[tuple[np.ndarray, ...]] = []
         self._counted, self._stop = 0, stop
         return self._packing.pack(time_step, self._goes_on())
 
