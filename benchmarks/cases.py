@@ -73,9 +73,9 @@ class Case:
 _ALL = (OURS, "stable-baselines3", "tf-agents", "sbx-rl")
 CASES = {
     "W1": Case("W1", (*_ALL, "tf-agents (driver)"), targets={"stable-baselines3": 4.0, "tf-agents": 10.0}),
-    "W1g": Case("W1g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 2.0}),
+    "W1g": Case("W1g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 2.0}, rounds=2),
     "W2": Case("W2", (*_ALL, "tf-agents (driver)"), targets={"stable-baselines3": 6.0, "tf-agents": 14.0}),
-    "W2g": Case("W2g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 3.0}),
+    "W2g": Case("W2g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 3.0}, rounds=2),
     "W3s": Case("W3s", _ALL, targets={"stable-baselines3": 12.0}),
     "W3l": Case(
         "W3l",
@@ -84,7 +84,7 @@ CASES = {
     ),
     "W4-8": Case("W4-8", (OURS, "jax (one program)"), targets={"jax (one program)": 1.0}),
     "W4-1024": Case("W4-1024", (OURS, "jax (one program)"), targets={"jax (one program)": 1.0}),
-    "W5-cheetah": Case("W5-cheetah", _ALL),
+    "W5-cheetah": Case("W5-cheetah", _ALL, rounds=2),
     "W5-cnn": Case("W5-cnn", _ALL, rounds=2),
     "W5-lstm": Case("W5-lstm", (OURS, "stable-baselines3", "tf-agents"), rounds=2),
     "startup": Case("W1", (OURS, "imports"), "startup_s", targets={"imports": 2.5}, iterations=1),

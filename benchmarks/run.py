@@ -142,7 +142,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--cases", default="", help=f"of {', '.join([*CASES, _SCALING])}; default: all")
     parser.add_argument("--peers", default="", help=f"of {'; '.join(PEERS)}; default: those of the cases")
     parser.add_argument("--rounds", type=int, default=0, help="how often each peer runs; default: 3, long cases 1 or 2")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for which iterations are timed in each run")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for which iterations are timed in each run")
     parser.add_argument("--output", default="build/benchmark", help="folder for results and pictures")
     arguments = parser.parse_args()
     for flag, known in (("cases", {*CASES, _SCALING}), ("peers", set(PEERS))):
