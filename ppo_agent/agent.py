@@ -124,7 +124,8 @@ class PPOAgent(PPOLearning, TFAgent):
             summarize_grads_and_vars: write histograms of gradients and variables too.
             train_step_counter: int64 variable, grows by one per gradient step; default: the global step.
             name: name of the module.
-            minibatch_size: rows (time steps, or whole sequences with recurrent networks) per gradient step; None makes
+            minibatch_size: rows (time steps, or sequences with recurrent networks) per gradient step, up to 1/32 more
+                where that saves a gradient step from the few rows that are left over; None makes
                 one gradient step per epoch from the whole experience.
             jit_compile: whether XLA compiles the gradient steps; None chooses by the sizes of minibatch and networks.
             store_policy_state: with recurrent networks, the collect policy emits their states before each action

@@ -17,6 +17,8 @@ from ppo_agent.preprocessing import TrainingBatch
 Tensor = Any
 Metrics = dict[str, tf.Tensor]
 
+_ROWS_PER_SPARE_ROW = 32
+
 
 class StepResult(NamedTuple):
     """What one gradient step reports, from before it changed the parameters.
@@ -35,7 +37,7 @@ class Minibatches(NamedTuple):
 
     Attributes:
         size: rows per minibatch at most; None takes the whole batch as it is.
-        order: int32 [num_epochs, number of rows + size]: for every epoch the rows in the order of their use; entries
+        order: int32 [num_epochs, at least number of rows + size]: for every epoch the rows in the order of use; entries
             from `num_rows` on are never used.
         num_rows: int32 scalar, number of rows to use in an epoch.
         count: number of minibatches per epoch, an int32 scalar.
@@ -79,7 +81,7 @@ def make_minibatches(
 
     Args:
         row_mask: bool [B], True for rows to use.
-        size: rows per minibatch at most.
+        size: rows per minibatch; up to 1/32 more where the rows would not suffice for another minibatch otherwise.
         num_epochs: passes over the rows.
         seed: see `shuffled_rows`.
         count: number of minibatches, if it must not depend on the data; enough for all rows.
@@ -89,10 +91,12 @@ def make_minibatches(
     """
     rows = tf.cast(tf.where(row_mask)[:, 0], tf.int32)
     num_rows = tf.size(rows)
-    unused = tf.size(row_mask) - num_rows + size
+    # A rollout of several environments overshoots its number of steps by a few: not worth a gradient step of their own.
+    slack = size // _ROWS_PER_SPARE_ROW
+    unused = tf.size(row_mask) - num_rows + size + slack
     order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused]])
-    needed = tf.maximum((num_rows + size - 1) // size, 1)
-    return Minibatches(size, order, num_rows, needed if count is None else tf.constant(count))
+    needed = tf.maximum((num_rows - slack + size - 1) // size, 1)
+    return Minibatches(size + slack, order, num_rows, needed if count is None else tf.constant(count))
 
 
 def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tensor) -> TrainingBatch:

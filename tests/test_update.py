@@ -18,7 +18,7 @@ PLAIN = {"importance_ratio_clipping": 0.2, "use_gae": True, "normalize_rewards":
 def dealt(minibatches, num_epochs):
     """Row numbers of every minibatch, by epoch."""
     total = int(minibatches.count) * num_epochs
-    rows = tf.range(100)[:, tf.newaxis]
+    rows = tf.range(200)[:, tf.newaxis]
     batch = update.TrainingBatch(*[rows] * 8, mask=tf.ones_like(rows, tf.bool))
     chosen = [update.select_minibatch(batch, minibatches, tf.constant(i)) for i in range(total)]
     assert all(m.mask.shape == [minibatches.size, 1] for m in chosen)
@@ -37,6 +37,15 @@ def test_every_valid_row_is_used_once_per_epoch(rng, num_rows, size):
         assert max(lengths) <= size
         assert max(lengths) - min(lengths) <= 1
         assert len(lengths) == -(-num_rows // size)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "sizes"), [(66, [66]), (67, [34, 33]), (130, [65, 65]), (131, [44, 44, 43]), (64, [64]), (63, [63])]
+)
+def test_few_rows_left_over_make_no_minibatch_of_their_own(num_rows, sizes):
+    (epoch,) = dealt(update.make_minibatches(tf.range(200) < num_rows, 64, 1, [1, 2]), 1)
+    assert [len(minibatch) for minibatch in epoch] == sizes
+    assert sorted(row for minibatch in epoch for row in minibatch) == list(range(num_rows))
 
 
 def test_every_epoch_has_an_order_of_its_own_that_the_seed_tells():
