@@ -51,9 +51,9 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
             state: leaves of the state before the step, each [B, units].
         """
 
+    @abc.abstractmethod
     def initial_bias(self) -> list[float]:
         """First values of `bias`, one for each gate."""
-        return [0.0] * self.gates
 
     @abc.abstractmethod
     def numpy_mirror(self) -> Any:
@@ -144,7 +144,8 @@ class GRUMemory(Memory):
     """Gated recurrent unit (Cho et al. 2014), as `tf.keras.layers.GRUCell` computes it with `reset_after=True`.
 
     With z, r, n the three parts of inputs and recurrent: z = sigmoid(z_in + z_rec), r = sigmoid(r_in + r_rec),
-    n = tanh(n_in + r * n_rec), hidden = z * hidden + (1 - z) * n. The state is one tensor, [units].
+    n = tanh(n_in + r * n_rec), hidden = z * hidden + (1 - z) * n. The bias of z starts at 1, so that the layer keeps
+    what it knows at first, as the LSTM does; all others at 0. The state is one tensor, [units].
     """
 
     gates = 3
@@ -154,6 +155,10 @@ class GRUMemory(Memory):
     def state_spec(self) -> tf.TensorSpec:
         """Spec of the hidden state."""
         return tf.TensorSpec([self.units], tf.float32, "hidden")
+
+    def initial_bias(self) -> list[float]:
+        """First values of `bias`, one for each gate."""
+        return [1.0, 0.0, 0.0]
 
     @staticmethod
     def cell(inputs: tf.Tensor, recurrent: tf.Tensor, state: list[tf.Tensor]) -> list[tf.Tensor]:
