@@ -17,6 +17,7 @@ _logger = logging.getLogger(__name__)
 
 # Multiplications of a forward pass up to which XLA compiles the faster gradient step on a CPU.
 XLA_WORK_LIMIT = 2**24
+_RECURRENT_FACTOR = 4
 # Pixels for each position of a convolution, roughly: the first stride of the usual networks is 4 by 4.
 _PIXELS_PER_POSITION = 16
 
@@ -77,9 +78,16 @@ def padded_capacity(size: int, smallest: int = 4096, factor: int = 4) -> int:
     return capacity
 
 
-def xla_is_faster(rows_per_step: int, work_per_row: int) -> bool:
-    """Whether XLA on the CPU is expected to beat the graph executor, by the work in a gradient step."""
-    return rows_per_step * work_per_row <= XLA_WORK_LIMIT
+def xla_is_faster(rows_per_step: int, work_per_row: int, is_recurrent: bool = False) -> bool:
+    """Whether XLA on the CPU is expected to beat the graph executor.
+
+    Args:
+        rows_per_step: time steps in a gradient step.
+        work_per_row: multiplications for each, see `work_per_row`.
+        is_recurrent: whether networks go through the time steps one by one: many small operations, which XLA joins.
+    """
+    limit = _RECURRENT_FACTOR * XLA_WORK_LIMIT if is_recurrent else XLA_WORK_LIMIT
+    return rows_per_step * work_per_row <= limit
 
 
 def work_per_row(variables: Iterable[tf.Variable], observation_spec: Any) -> int:

@@ -87,7 +87,8 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if self._plain_graph_needed or size is None:
             return False
         rows = size * (self._config.sequence_length or length or 1) if self._is_recurrent else size
-        return xla_is_faster(rows, work_per_row(self._trained_variables(), self.time_step_spec.observation))
+        work = work_per_row(self._trained_variables(), self.time_step_spec.observation)
+        return xla_is_faster(rows, work, self._is_recurrent)
 
     def _loss(self, experience: Nest, weights: Tensor | None, training: bool) -> LossInfo:
         batch = self._make_batch(self._checked(experience), weights)

@@ -157,6 +157,8 @@ def test_xla_cannot_be_asked_for_with_what_it_lacks(name):
 def test_xla_is_for_small_minibatches():
     assert compilation.xla_is_faster(64, 10_000)
     assert not compilation.xla_is_faster(16_384, 10_000)
+    assert not compilation.xla_is_faster(256, 80_000)
+    assert compilation.xla_is_faster(256, 80_000, is_recurrent=True)
 
 
 def test_a_convolution_is_work_at_every_position():
