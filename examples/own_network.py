@@ -85,8 +85,8 @@ def main(_: list[str]) -> None:
             env, agent.collect_policy, observers, num_steps=256 * env.batch_size, bootstrap_row=True
         )
         time_step = env.reset()
-        for _ in range(FLAGS.num_iterations):
-            time_step, _ = driver.run(time_step)
+        for _iteration in range(FLAGS.num_iterations):
+            time_step, _state = driver.run(time_step)
             agent.train(replay_buffer.gather_all())
             replay_buffer.clear()
         print(f"{FLAGS.kind}: the last episodes returned {statistics.mean_return():.1f} on average.")

@@ -41,15 +41,15 @@ class NumpyLSTM:
         units = self._units
         gates = np.dot(features, self._kernel)
         gates += self._bias
-        cell = 0.0
+        before: Array | float = 0.0
         if state:
-            cell, hidden = _reset(is_first, state["cell"]), _reset(is_first, state["hidden"])
+            before, hidden = _reset(is_first, state["cell"]), _reset(is_first, state["hidden"])
             gates += np.dot(hidden, self._recurrent_kernel)
         np.tanh(gates, out=gates)
         sigmoids = gates[:, : 3 * units]
         sigmoids *= 0.5
         sigmoids += 0.5
-        cell = sigmoids[:, units : 2 * units] * cell
+        cell = sigmoids[:, units : 2 * units] * before
         cell += sigmoids[:, :units] * gates[:, 3 * units :]
         hidden = np.tanh(cell)
         hidden *= sigmoids[:, 2 * units :]

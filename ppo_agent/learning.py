@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.agents import data_converter
 from tf_agents.agents.tf_agent import LossInfo
-from tf_agents.trajectories import Trajectory
+from tf_agents.trajectories import TimeStep, Trajectory
 
 from ppo_agent import experience as experience_checks
 from ppo_agent import masking, optimizers, preprocessing, summaries, update
@@ -36,6 +36,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
     training_data_spec: Trajectory
     update_normalizers_in_train: bool
     _compiler: UpdateCompiler
+    time_step_spec: TimeStep
     _summarize_grads_and_vars: bool
 
     def train_metrics(self) -> dict[str, float]:

@@ -120,13 +120,14 @@ FLAGS = {
 }
 
 
-# What TF-Agents' networks take: no components of unequal sizes.
-CONTINUOUS = ("box", "unbounded", "scalar")
+# What TF-Agents' networks can be built for: no components of unequal sizes, no infinite bounds.
 THEIRS = {
-    "tf_agents": (*CONTINUOUS, "discrete", "started", "binary", "tuple"),
-    "tf_agents_rnn": (*CONTINUOUS, "discrete", "started", "binary", "tuple"),
-    "tf_agents_sequential": CONTINUOUS,
+    "tf_agents": ("box", "scalar", "discrete", "started", "binary", "tuple"),
+    "tf_agents_rnn": ("box", "scalar", "discrete", "started", "binary", "tuple"),
+    "tf_agents_sequential": ("box", "scalar"),
 }
+# Theirs that emit a batch of categoricals where the action has a shape, or the other way round.
+OTHER_SHAPE = [("binary", "tf_agents"), ("tuple", "tf_agents"), ("scalar", "tf_agents_sequential")]
 
 
 def table():
@@ -166,6 +167,8 @@ def refusal(observation, action, masked, network):
     """Words of the sentence by which a combination is refused; None if it works."""
     if network == "squashed" and action == "unbounded":
         return ["squash", "bound"]
+    if (action, network.removesuffix("_rnn")) in OTHER_SHAPE:
+        return ["actor_net emits", "expected action_spec"]
     return None
 
 

@@ -23,8 +23,11 @@ def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings)
     Raises:
         ValueError: a spec has no encoder or no head, with the reason.
     """
-    head = {"initial_log_std": settings.initial_log_std, "state_dependent_std": settings.state_dependent_std}
-    head["squash"] = settings.squash_actions
+    head: dict[str, Any] = {
+        "initial_log_std": settings.initial_log_std,
+        "state_dependent_std": settings.state_dependent_std,
+        "squash": settings.squash_actions,
+    }
     activation = settings.activation
     if settings.shared_torso:
         return shared_networks(
