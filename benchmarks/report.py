@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,8 +174,9 @@ def _draw_speed(records: Sequence[Record], path: Path) -> None:
         colors = [_DARK if peer == cases.OURS else _LIGHT for peer in bars]
         axes.barh(list(bars), list(bars.values()), color=colors)
         axes.invert_yaxis()
-        axes.set_title(f"{name}: {ALL[case.workload].description}", fontsize=7)
-        axes.set_xlabel("environment steps per second", fontsize=7)
+        axes.set_title(textwrap.fill(f"{name}: {ALL[case.workload].description}", 44), fontsize=8)
+        axes.xaxis.set_major_locator(plt.MaxNLocator(4))
+        axes.set_xlabel("environment steps per second", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
@@ -191,7 +193,7 @@ def _draw_scaling(records: Sequence[Record], path: Path) -> None:
         points = [(r["value"], r["steps_per_second"]) for r in records if r["changed"] == name and "error" not in r]
         axes.plot(*zip(*points, strict=True), "o-", color=_DARK)
         axes.set_xscale("log", base=2)
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log")
         axes.set_xlabel(name.replace("_", " "), fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
