@@ -210,7 +210,9 @@ class PPOAgent(PPOLearning, TFAgent):
         if config.normalize_rewards:
             self._reward_normalizer = StreamingNormalizer(tf.TensorSpec([], tf.float32), "normalize_reward")
         if config.normalize_observations:
-            self._observation_normalizer = make_observation_normalizer(observation_spec, splitter_of(self._actor_net))
+            self._observation_normalizer = make_observation_normalizer(
+                observation_spec, _spec_without_mask(self._actor_net), splitter_of(self._actor_net)
+            )
         if config.minibatch_size is not None:
             seed = tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64)
             self._shuffle_seed = tf.Variable(seed, trainable=False, name="shuffle_seed")
@@ -240,6 +242,15 @@ class PPOAgent(PPOLearning, TFAgent):
         spec = collect_policy.trajectory_spec
         scalar = tensor_spec.TensorSpec([], tf.float32)
         return spec._replace(policy_info={**spec.policy_info, "return": scalar, "advantage": scalar})
+
+
+def _spec_without_mask(net: network.Network) -> Nest | None:
+    """What a network was built for, without the action mask; None if it does not tell."""
+    wrapped = getattr(net, "network", None)
+    if wrapped is not None:
+        return wrapped.input_tensor_spec
+    spec = net.input_tensor_spec
+    return None if spec is None else action_masks.split(spec, splitter_of(net))[0]
 
 
 def _with_masks(

@@ -10,7 +10,6 @@ import tensorflow as tf
 from tf_agents.utils import tensor_normalizer
 
 from ppo_agent import action_masks
-from ppo_agent.observations import LeafKind, leaf_kind
 
 Nest = Any
 Tensor = Any
@@ -106,24 +105,28 @@ def _float_spec(spec: tf.TensorSpec) -> tf.TensorSpec:
 
 
 def make_observation_normalizer(
-    observation_spec: Nest, splitter: action_masks.Splitter | None = None
+    observation_spec: Nest, network_spec: Nest | None = None, splitter: action_masks.Splitter | None = None
 ) -> StreamingNormalizer | None:
-    """A normaliser of the numbers in an observation; categories, images and action masks stay as they are.
+    """A normaliser of what the networks take as floating-point numbers.
+
+    Categories and images stay as they are for a network that takes integers there, action masks always.
 
     Args:
         observation_spec: nest of specs, without batch dimensions.
+        network_spec: what the networks were built for, without the action mask; None if they do not tell.
         splitter: where the mask is, see `action_masks.split`.
 
     Returns:
-        The normaliser, None if there are no numbers.
+        The normaliser, None if there is nothing to normalise.
     """
     # Copies, because one spec may stand for several leaves.
     leaves = [copy.copy(leaf) for leaf in tf.nest.flatten(observation_spec)]
-    _, mask = action_masks.split(tf.nest.pack_sequence_as(observation_spec, leaves), splitter)
-    masks = tf.nest.flatten(mask)
-    normalizes = [
-        leaf_kind(leaf) is LeafKind.NUMBER and not any(leaf is mask_leaf for mask_leaf in masks) for leaf in leaves
-    ]
+    seen, _ = action_masks.split(tf.nest.pack_sequence_as(observation_spec, leaves), splitter)
+    # A network for another structure is refused elsewhere.
+    flat_seen, flat_taken = tf.nest.flatten(seen), tf.nest.flatten(network_spec)
+    taken = flat_taken if network_spec is not None and len(flat_taken) == len(flat_seen) else [None] * len(flat_seen)
+    chosen = {id(leaf) for leaf, spec in zip(flat_seen, taken, strict=True) if spec is None or spec.dtype.is_floating}
+    normalizes = [id(leaf) in chosen for leaf in leaves]
     if not any(normalizes):
         return None
     return StreamingNormalizer(observation_spec, "normalize_observations", normalizes=normalizes)

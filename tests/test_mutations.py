@@ -70,7 +70,7 @@ def reward_normalizer_never_updated(patch):
 
 def value_predictions_of_zero(patch):
     original = PPOObjective._predict_values
-    patch.setattr(PPOObjective, "_predict_values", lambda *arguments: tf.zeros_like(original(*arguments)))
+    patch.setattr(PPOObjective, "_predict_values", lambda *given, **more: tf.zeros_like(original(*given, **more)))
 
 
 # More of the same kind.

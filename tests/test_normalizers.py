@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.utils import tensor_normalizer
 
+from ppo_agent.networks.inputs import network_input_spec
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 
 
@@ -107,7 +108,7 @@ def mixed_rows(rng, *outer):
 
 
 def test_observations_are_normalized_leaf_by_leaf(rng):
-    normalizer = make_observation_normalizer(MIXED)
+    normalizer = make_observation_normalizer(MIXED, network_input_spec(MIXED))
     assert dict(zip(sorted(MIXED), normalizer.normalizes, strict=True)) == {
         "category": False, "count": True, "image": False, "number": True
     }  # fmt: skip
@@ -137,9 +138,15 @@ def test_masks_are_not_normalized():
     masked = {"observation": number, "action_mask": number}
     assert make_observation_normalizer(masked).normalizes == (False, True)
     splitter = lambda observation: (observation[0], observation[1])  # noqa: E731
-    assert make_observation_normalizer((number, number), splitter).normalizes == (True, False)
+    assert make_observation_normalizer((number, number), None, splitter).normalizes == (True, False)
     assert make_observation_normalizer((number, number)).normalizes == (True, True)
 
 
 def test_without_numbers_there_is_nothing_to_normalize():
-    assert make_observation_normalizer(MIXED["image"]) is None
+    assert make_observation_normalizer(MIXED["image"], network_input_spec(MIXED["image"])) is None
+
+
+def test_networks_that_take_floats_get_floats():
+    as_floats = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, tf.float32), MIXED)
+    assert all(make_observation_normalizer(MIXED, as_floats).normalizes)
+    assert all(make_observation_normalizer(MIXED).normalizes)
