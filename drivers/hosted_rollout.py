@@ -14,7 +14,8 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.drivers import host_calls, rollout
+from ppo_agent.drivers import host_calls
+from ppo_agent.drivers.columns import Columns
 from ppo_agent.drivers.rollout import NumpyEnvironment, Rollout, StopRule
 from ppo_agent.drivers.seeded_actions import SeedSequence, seeded_action
 
@@ -90,33 +91,36 @@ class _Recorder:
 
     def start(self, time_step: ts.TimeStep, stop: StopRule) -> list[np.ndarray]:
         """Forgets everything; returns the packed time step to begin with."""
-        self._time_steps = [time_step]
-        self._leaves: list[tuple[np.ndarray, ...]] = []
-        self._counted, self._stop = 0, stop
+        self._time_step = time_step
+        self._time_steps, self._leaves = Columns(), Columns()
+        self._time_steps.append(time_step)
+        self._rows = self._counted = 0
+        self._stop = stop
         return self._packing.pack(time_step, self._goes_on())
 
     def step(self, *leaves: np.ndarray) -> list[np.ndarray]:
         """Steps the environment; takes the leaves of (action, policy info, policy state)."""
-        boundaries = int(np.count_nonzero(self._time_steps[-1].step_type == _LAST))
-        rows = len(self._time_steps[-1].step_type)
-        self._counted += boundaries if self._stop.counts_boundaries else rows - boundaries
+        step_type = self._time_step.step_type
+        boundaries = int(np.count_nonzero(step_type == _LAST))
+        self._counted += boundaries if self._stop.counts_boundaries else len(step_type) - boundaries
         actions = leaves[: self._num_actions]
         action = actions[0] if self._is_flat else tf.nest.pack_sequence_as(self._step_spec[0], actions)
         self._leaves.append(leaves)
-        time_step = self._env.step_numpy(action)
-        self._time_steps.append(time_step)
-        return self._packing.pack(time_step, self._goes_on())
+        self._rows += 1
+        self._time_step = self._env.step_numpy(action)
+        self._time_steps.append(self._time_step)
+        return self._packing.pack(self._time_step, self._goes_on())
 
     def finish(self) -> tuple[Rollout, ts.TimeStep]:
         """Returns the rollout and the last time step, and forgets them."""
-        time_steps, leaves, self._time_steps, self._leaves = self._time_steps, self._leaves, [], []
-        if not leaves:
-            return Rollout(rollout.stack(time_steps), None, None, ()), time_steps[-1]
-        action, info, state = tf.nest.pack_sequence_as(self._step_spec, list(rollout.stack(leaves)))
-        return Rollout(rollout.stack(time_steps), action, info, state), time_steps[-1]
+        time_steps, leaves, self._time_steps, self._leaves = self._time_steps, self._leaves, Columns(), Columns()
+        if not self._rows:
+            return Rollout(time_steps.stack(), None, None, ()), self._time_step
+        action, info, state = tf.nest.pack_sequence_as(self._step_spec, list(leaves.stack()))
+        return Rollout(time_steps.stack(), action, info, state), self._time_step
 
     def _goes_on(self) -> bool:
-        return self._counted < self._stop.target and len(self._leaves) < self._stop.maximum_iterations
+        return self._counted < self._stop.target and self._rows < self._stop.maximum_iterations
 
 
 class _Packing:

@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
+from ppo_agent.drivers.columns import Columns
 from ppo_agent.drivers.lanes import Lane
-from ppo_agent.drivers.rollout import NumpyPolicy, Rollout, StopRule, stack
+from ppo_agent.drivers.rollout import NumpyPolicy, Rollout, StopRule
 
 Nest = Any
 
@@ -26,28 +27,32 @@ class _Recorder:
 
     def __init__(self, lane: Lane, policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest) -> None:
         self._lane, self._policy = lane, policy
-        self.time_steps, self.policy_state = [time_step], policy_state
-        self._taken: list[tuple[Nest, Nest, Nest]] = []
+        self.time_step, self.policy_state = time_step, policy_state
+        self._time_steps, self._taken = Columns(), Columns()
+        self._time_steps.append(time_step)
+        self._is_stepping = False
 
     def send(self) -> int:
         """Acts and lets the environments begin to step; returns how many of them are between two episodes."""
-        time_step = self.time_steps[-1]
+        time_step = self.time_step
         action, info, self.policy_state = self._policy.act(
             time_step.observation, time_step.step_type, self.policy_state
         )
         self._lane.send(action)
+        self._is_stepping = True
         self._taken.append((action, info, self.policy_state))
         return int(np.count_nonzero(time_step.step_type == _LAST))
 
     def receive(self) -> None:
         """Waits for the step, if one was begun."""
-        if len(self.time_steps) == len(self._taken):
-            self.time_steps.append(self._lane.receive())
+        if self._is_stepping:
+            self._is_stepping = False
+            self.time_step = self._lane.receive()
+            self._time_steps.append(self.time_step)
 
     def rollout(self) -> Rollout:
         """Rows of this lane, [b, T, ...]."""
-        columns = zip(*self._taken, strict=True)
-        return Rollout(stack(self.time_steps), *(stack(list(column)) for column in columns))
+        return Rollout(self._time_steps.stack(), *self._taken.stack())
 
 
 def collect_in_lanes(
@@ -66,7 +71,8 @@ def collect_in_lanes(
         The rollout of T >= 0 steps, the time step after it, and the policy state after it.
     """
     if min(stop.target, stop.maximum_iterations) < 1:
-        return Rollout(stack([time_step]), None, None, ()), time_step, policy_state
+        start = tf.nest.map_structure(lambda x: x[:, np.newaxis], time_step)
+        return Rollout(start, None, None, ()), time_step, policy_state
     recorders = _recorders(lanes, policy, time_step, policy_state)
     rows = counted = 0
     size = len(time_step.step_type)
@@ -82,7 +88,7 @@ def collect_in_lanes(
     rollout = join([recorder.rollout() for recorder in recorders])
     return (
         rollout,
-        join([recorder.time_steps[-1] for recorder in recorders]),
+        join([recorder.time_step for recorder in recorders]),
         join([recorder.policy_state for recorder in recorders]),
     )
 

@@ -15,8 +15,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+
+from ppo_agent.drivers.serial_env import SerialVectorEnv
 
 Nest = Any
 StepResult = tuple[Nest, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
@@ -58,7 +60,7 @@ class EnvGroup(gym.Env):
 
     def __init__(self, make: Callable[[], gym.Env], size: int) -> None:
         """Makes `size` environments."""
-        self._env = SyncVectorEnv([make] * size, copy=False)
+        self._env = SerialVectorEnv([make] * size)
         self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
         self.metadata, self.render_mode = self._env.metadata, self._env.render_mode
         # Of a single environment, for the process that has none of its own.

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from ppo_agent.drivers import process_envs
+from ppo_agent.drivers.serial_env import SerialVectorEnv
 
 EnvLike = str | Callable[..., gym.Env] | VectorEnv
 
@@ -105,7 +106,7 @@ def _from_id(env_id: str, num_environments: int, vectorization: str, kwargs: dic
     if vectorization == "async":
         scalar.close()
         return _from_callable(make, num_environments, "async")
-    return SyncVectorEnv([lambda: scalar, *[make] * (num_environments - 1)], copy=False)
+    return SerialVectorEnv([lambda: scalar, *[make] * (num_environments - 1)])
 
 
 def step_seconds(env: gym.Env) -> float:
@@ -151,7 +152,7 @@ def _from_callable(make: Callable[[], gym.Env], num_environments: int, vectoriza
     first = make()
     if not isinstance(first, gym.Env):
         raise TypeError(f"the callable given as env_name returned {first!r}, expected a gymnasium.Env.")
-    return SyncVectorEnv([lambda: first] + [make] * (num_environments - 1), copy=False)
+    return SerialVectorEnv([lambda: first] + [make] * (num_environments - 1))
 
 
 def _make(make: Callable[[], Any], env_id: str) -> Any:

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tf_agents.trajectories import StepType
 from tf_agents.utils import tensor_normalizer
 
-from ppo_agent.networks import numpy_layers, numpy_mirror, numpy_nest
+from ppo_agent import numpy_nest
+from ppo_agent.networks import numpy_layers, numpy_mirror
 from ppo_agent.numpy_noise import NoiseBlock
 
 Array = np.ndarray

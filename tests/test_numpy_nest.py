@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from ppo_agent.networks import numpy_nest
+from ppo_agent import numpy_nest
 
 Pair = collections.namedtuple("Pair", ["first", "second"])
 STRUCTURES: list[Any] = [
