@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -25,10 +25,10 @@ class SerialVectorEnv(SyncVectorEnv):
         """Makes the environments; their spaces must be equal."""
         super().__init__(makes, copy=False)
         self._ended = np.zeros(self.num_envs, bool)
-        self._batch: Nest = create_empty_array(self.single_observation_space, n=self.num_envs)
+        self._batch = batch = cast("Any", create_empty_array(self.single_observation_space, n=self.num_envs))
         # Views, of numbers too.
         is_leaf = _is_leaf(self.single_observation_space)
-        self._rows = [self._batch[i, ...] for i in range(self.num_envs)] if is_leaf else None
+        self._rows = [batch[i, ...] for i in range(self.num_envs)] if is_leaf else None
         self._acts_in_rows = _is_leaf(self.single_action_space)
 
     def reset(
