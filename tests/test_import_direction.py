@@ -14,7 +14,7 @@ FOLDERS = {
 }
 
 # Formulas: tensors in, tensors out.
-PURE = {"returns", "losses", "masking", "distributions", "observations", "action_masks"}
+PURE = {"returns", "losses", "masking", "numpy_nest", "distributions", "observations", "action_masks"}
 # The binaries and what only they use. Every module of ppo_agent/ that is in neither set belongs to the agent.
 BINARIES = {"train", "evaluate", "presets", "checkpoint", "training"}
 
