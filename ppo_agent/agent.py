@@ -24,6 +24,7 @@ from ppo_agent.learning import TRAIN_REPORT, PPOLearning
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 from ppo_agent.objective import PPOLossInfo
 from ppo_agent.policy import PPOPolicy, check_is_network, check_output, create_variables, splitter_of
+from ppo_agent.scheduled import Scheduled
 
 Nest = Any
 
@@ -46,10 +47,10 @@ class PPOAgent(PPOLearning, TFAgent):
         actor_net: network.Network | None = None,
         value_net: network.Network | None = None,
         greedy_eval: bool = True,
-        importance_ratio_clipping: float = 0.0,
+        importance_ratio_clipping: Scheduled = 0.0,
         lambda_value: float = 0.95,
         discount_factor: float = 0.99,
-        entropy_regularization: float = 0.0,
+        entropy_regularization: Scheduled = 0.0,
         policy_l2_reg: float = 0.0,
         value_function_l2_reg: float = 0.0,
         shared_vars_l2_reg: float = 0.0,
@@ -82,6 +83,7 @@ class PPOAgent(PPOLearning, TFAgent):
         store_policy_state: bool = False,
         sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None,
+        target_kl: float | None = None,
     ) -> None:
         """Creates the agent.
 
@@ -92,10 +94,11 @@ class PPOAgent(PPOLearning, TFAgent):
             actor_net: maps observations to a nest of action distributions.
             value_net: maps observations to values.
             greedy_eval: whether `policy` takes the most likely action instead of a sample.
-            importance_ratio_clipping: epsilon of the clipped surrogate objective; 0 for none.
+            importance_ratio_clipping: epsilon of the clipped surrogate objective; 0 for none. A function without
+                arguments that returns it is called in every gradient step: a schedule.
             lambda_value: lambda of generalized advantage estimation.
             discount_factor: gamma.
-            entropy_regularization: coefficient of the entropy bonus.
+            entropy_regularization: coefficient of the entropy bonus, or a function that returns it.
             policy_l2_reg: weight decay of kernels that only the actor network has.
             value_function_l2_reg: weight decay of kernels that only the value network has.
             shared_vars_l2_reg: weight decay of kernels that both have.
@@ -137,6 +140,9 @@ class PPOAgent(PPOLearning, TFAgent):
             observation_and_action_constraint_splitter: from an observation (or its spec) to what the networks see and
                 the mask of the allowed actions, see `ppo_agent.action_masks`. None recognises a mapping of
                 `observation` and `action_mask`. Networks that know nothing of masks are wrapped in a `MaskedNetwork`.
+            target_kl: `train` makes no further gradient step after one whose minibatch had moved away from the
+                collecting policy by more than 1.5 times this KL divergence (nats, `losses.approximate_kl`); None or 0
+                for never.
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`.

@@ -6,21 +6,23 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from ppo_agent.scheduled import Scheduled
+
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
     """What `PPOAgent`'s numbers and switches are, after checking; the names are those of its keywords.
 
-    Zero means "off" for every clipping, coefficient and penalty; None is taken as zero.
+    Zero means "off" for every clipping, coefficient, penalty and limit; None is taken as zero.
 
     Raises:
         ValueError: at least one value is out of range; the message names all of them.
     """
 
-    importance_ratio_clipping: float = 0.0
+    importance_ratio_clipping: Scheduled = 0.0
     lambda_value: float = 0.95
     discount_factor: float = 0.99
-    entropy_regularization: float = 0.0
+    entropy_regularization: Scheduled = 0.0
     policy_l2_reg: float = 0.0
     value_function_l2_reg: float = 0.0
     shared_vars_l2_reg: float = 0.0
@@ -46,10 +48,11 @@ class PPOConfig:
     jit_compile: bool | None = None
     store_policy_state: bool = False
     sequence_length: int | None = None
+    target_kl: float = 0.0
 
     def __post_init__(self) -> None:
         """Reads None as "off" and checks every value."""
-        for name in ("kl_cutoff_factor", "gradient_clipping", "value_clipping"):
+        for name in ("kl_cutoff_factor", "gradient_clipping", "value_clipping", "target_kl"):
             object.__setattr__(self, name, getattr(self, name) or 0.0)
         problems = list(self._problems())
         if problems:
@@ -71,7 +74,8 @@ class PPOConfig:
 
     def _problems(self) -> Iterator[str]:
         for name in _NOT_NEGATIVE:
-            if not _number(getattr(self, name)) >= 0:
+            value = getattr(self, name)
+            if not (name in _SCHEDULED and callable(value)) and not _number(value) >= 0:
                 yield f"{name} is {getattr(self, name)!r}, expected a number of at least 0"
         for name in ("lambda_value", "discount_factor"):
             if not 0 <= _number(getattr(self, name)) <= 1:
@@ -108,4 +112,6 @@ _NOT_NEGATIVE = (
     "adaptive_kl_tolerance",
     "gradient_clipping",
     "value_clipping",
+    "target_kl",
 )
+_SCHEDULED = ("importance_ratio_clipping", "entropy_regularization")

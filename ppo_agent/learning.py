@@ -22,6 +22,8 @@ Nest = Any
 Tensor = Any
 
 STEP_REPORT = ("loss", *PPOLossInfo._fields, "entropy", "approx_kl", "gradient_norm")
+# Of `target_kl`, as in OpenAI's Spinning Up.
+_KL_LIMIT = 1.5
 TRAIN_REPORT = (*STEP_REPORT, "explained_variance", "learning_rate", "adaptive_kl_beta", "mean_kl_divergence")
 
 
@@ -51,6 +53,11 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         return dict(zip(TRAIN_REPORT, self._report.numpy().tolist(), strict=True))
 
     def _train(self, experience: Nest, weights: Tensor | None) -> LossInfo:
+        if self._config.target_kl > 0 and self._is_distributed():
+            raise ValueError(
+                f"target_kl is {self._config.target_kl}, expected None under a tf.distribute strategy: all replicas "
+                "must make equally many gradient steps."
+            )
         trajectory = self._checked(experience)
         if self._optimizer is None:
             self._optimizer = optimizers.default_optimizer()
@@ -166,9 +173,16 @@ class PPOLearning(PPOAdvantages, PPOObjective):
 
         def run(rows: TrainingBatch, *plan: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             dealt = update.Minibatches(minibatches.size, *plan)
-            return update.run_epochs(lambda index: self._step(rows, dealt, index), dealt.num_steps, len(STEP_REPORT))
+            return update.run_epochs(
+                lambda index: self._step(rows, dealt, index), dealt.num_steps, len(STEP_REPORT), self._is_near
+            )
 
         return tf.function(run, jit_compile=jit, autograph=False)(rows, *minibatches[1:])
+
+    def _is_near(self, report: tf.Tensor) -> tf.Tensor:
+        """Whether the policy was still near the one that collected, before the step with this report."""
+        limit = _KL_LIMIT * self._config.target_kl
+        return tf.constant(True) if limit == 0 else ~(report[STEP_REPORT.index("approx_kl")] > limit)
 
     def _step(self, rows: TrainingBatch, minibatches: update.Minibatches, index: Tensor) -> tf.Tensor:
         """Takes one gradient step and reports it, see `STEP_REPORT`."""

@@ -31,7 +31,7 @@ class SurrogateMetrics(NamedTuple):
 
 
 def surrogate_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clipping: float
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clipping: Tensor | None
 ) -> tuple[tf.Tensor, SurrogateMetrics]:
     """Negative clipped surrogate objective (Schulman et al., 2017, https://arxiv.org/abs/1707.06347, equation 7).
 
@@ -41,20 +41,20 @@ def surrogate_loss(
         log_probs: log-probabilities of the actions under the current policy [...].
         old_log_probs: the same under the policy that collected them [...].
         advantages: advantages A_t [...].
-        clipping: epsilon; 0 turns clipping off.
+        clipping: epsilon, a number or a scalar; None turns clipping off.
 
     Returns:
         Per-step loss [...] and its parts.
     """
     ratio = tf.exp(log_probs - old_log_probs)
-    clipped_ratio = tf.clip_by_value(ratio, 1.0 - clipping, 1.0 + clipping)
+    clipped_ratio = ratio if clipping is None else tf.clip_by_value(ratio, 1.0 - clipping, 1.0 + clipping)
     objective = ratio * advantages
     clipped_objective = clipped_ratio * advantages
     metrics = SurrogateMetrics(ratio, clipped_ratio, objective, clipped_objective)
-    return -(tf.minimum(objective, clipped_objective) if clipping > 0 else objective), metrics
+    return -tf.minimum(objective, clipped_objective), metrics
 
 
-def clipped(importance_ratio: Tensor, clipping: float) -> tf.Tensor:
+def clipped(importance_ratio: Tensor, clipping: Tensor) -> tf.Tensor:
     """Tells (1.0 or 0.0) where the ratio lies outside [1 - clipping, 1 + clipping], shape [...]."""
     return tf.cast(tf.abs(importance_ratio - 1.0) > clipping, tf.float32)
 

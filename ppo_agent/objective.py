@@ -10,7 +10,7 @@ from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
 from tf_agents.utils import common
 
-from ppo_agent import adaptive_kl, distributions, losses, masking, summaries
+from ppo_agent import adaptive_kl, distributions, losses, masking, scheduled, summaries
 from ppo_agent.config import PPOConfig
 from ppo_agent.policy import PPOPolicy
 from ppo_agent.update import StepResult
@@ -173,12 +173,12 @@ class PPOObjective:
             A scalar.
         """
         log_probs = self._log_probs(current_policy_distribution, actions, time_steps)
-        epsilon = self._config.importance_ratio_clipping
+        epsilon = self._epsilon()
         per_step, parts = losses.surrogate_loss(log_probs, sample_action_log_probs, advantages, epsilon)
         loss = self._aggregate(per_step, weights)
         if debug_summaries:
             step, mask = self.train_step_counter, tf.broadcast_to(weights, tf.shape(log_probs)) != 0
-            fraction = self._clip_fraction(log_probs, sample_action_log_probs, mask) if epsilon > 0 else None
+            fraction = self._clip_fraction(log_probs, sample_action_log_probs, mask) if epsilon is not None else None
             summaries.write_surrogate(step, parts, log_probs, sample_action_log_probs, loss, fraction)
             entropy = distributions.entropy(current_policy_distribution, _outer_rank(time_steps))
             summaries.write_distributions(step, current_policy_distribution, entropy)
@@ -237,9 +237,9 @@ class PPOObjective:
             A scalar.
         """
         del time_steps
-        if self._config.entropy_regularization <= 0:
+        if not scheduled.is_on(self._config.entropy_regularization):
             return tf.constant(0.0)
-        loss = self._config.entropy_regularization * self._aggregate(-entropy, weights)
+        loss = scheduled.current(self._config.entropy_regularization) * self._aggregate(-entropy, weights)
         if debug_summaries:
             summaries.write_histograms(self.train_step_counter, entropy_reg_loss=loss)
         return self._check("entropy_reg_loss", loss)
@@ -383,10 +383,15 @@ class PPOObjective:
         return self._check("action_log_prob", log_probs)
 
     def _clip_fraction(self, log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> tf.Tensor:
-        epsilon = self._config.importance_ratio_clipping
-        if epsilon <= 0:
+        epsilon = self._epsilon()
+        if epsilon is None:
             return tf.constant(0.0)
         return masking.masked_mean(losses.clipped(tf.exp(log_probs - old_log_probs), epsilon), mask)
+
+    def _epsilon(self) -> Tensor | None:
+        """The clipping of importance ratios in force, None if there is none."""
+        epsilon = self._config.importance_ratio_clipping
+        return scheduled.current(epsilon) if scheduled.is_on(epsilon) else None
 
     def _aggregate(self, per_step_loss: Tensor, weights: Tensor) -> tf.Tensor:
         if not self._config.aggregate_losses_across_replicas:

@@ -151,13 +151,19 @@ def gradient_step(
     return StepResult(result.loss_info, result.metrics | {"gradient_norm": norm}), gradients_and_variables
 
 
-def run_epochs(step: Callable[[Tensor], tf.Tensor], num_steps: Tensor, num_scalars: int) -> tuple[tf.Tensor, tf.Tensor]:
+def run_epochs(
+    step: Callable[[Tensor], tf.Tensor],
+    num_steps: Tensor,
+    num_scalars: int,
+    goes_on: Callable[[tf.Tensor], tf.Tensor] = lambda _: tf.constant(True),
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Takes gradient steps in a loop whose size in the graph does not depend on their number.
 
     Args:
         step: takes the gradient step with the given number and returns what it reports, float32 [num_scalars].
-        num_steps: how many, an int32 scalar of at least 1.
+        num_steps: how many at most, an int32 scalar of at least 1.
         num_scalars: how many scalars a step reports.
+        goes_on: tells from the report of a step (zeros before the first one) whether another one follows.
 
     Returns:
         The report of the last step and the mean of all reports, each float32 [num_scalars].
@@ -168,8 +174,10 @@ def run_epochs(step: Callable[[Tensor], tf.Tensor], num_steps: Tensor, num_scala
         return index + 1, report, total + report
 
     nothing = tf.zeros([num_scalars])
-    _, last, total = tf.while_loop(lambda index, *_: index < num_steps, body, [tf.constant(0), nothing, nothing])
-    return last, total / tf.cast(num_steps, tf.float32)
+    taken, last, total = tf.while_loop(
+        lambda index, last, _: (index < num_steps) & goes_on(last), body, [tf.constant(0), nothing, nothing]
+    )
+    return last, total / tf.cast(taken, tf.float32)
 
 
 def run_unrolled(step: Callable[[Tensor], tf.Tensor], minibatches: Minibatches) -> tuple[tf.Tensor, tf.Tensor]:

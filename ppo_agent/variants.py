@@ -10,6 +10,7 @@ from tf_agents.trajectories import TimeStep
 
 from ppo_agent.action_masks import Splitter
 from ppo_agent.agent import PPOAgent
+from ppo_agent.scheduled import Scheduled
 
 Nest = Any
 
@@ -29,10 +30,10 @@ class PPOClipAgent(PPOAgent):
         actor_net: network.Network | None = None,
         value_net: network.Network | None = None,
         greedy_eval: bool = True,
-        importance_ratio_clipping: float = 0.0,
+        importance_ratio_clipping: Scheduled = 0.0,
         lambda_value: float = 0.95,
         discount_factor: float = 0.99,
-        entropy_regularization: float = 0.0,
+        entropy_regularization: Scheduled = 0.0,
         policy_l2_reg: float = 0.0,
         value_function_l2_reg: float = 0.0,
         shared_vars_l2_reg: float = 0.0,
@@ -60,6 +61,7 @@ class PPOClipAgent(PPOAgent):
         store_policy_state: bool = False,
         sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None,
+        target_kl: float | None = None,
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the KL penalty."""
         given = _keywords(locals())
@@ -96,7 +98,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         lambda_value: float = 0.95,
         discount_factor: float = 0.99,
         value_pred_loss_coef: float = 0.5,
-        entropy_regularization: float = 0.0,
+        entropy_regularization: Scheduled = 0.0,
         policy_l2_reg: float = 0.0,
         value_function_l2_reg: float = 0.0,
         shared_vars_l2_reg: float = 0.0,
@@ -122,6 +124,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         store_policy_state: bool = False,
         sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None,
+        target_kl: float | None = None,
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the clipped objective.
 

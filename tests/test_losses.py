@@ -22,7 +22,7 @@ def ratios(rng):
 
 @pytest.mark.parametrize("clipping", [0.0, 0.1, 0.3])
 def test_surrogate_loss(ratios, clipping):
-    loss, parts = losses.surrogate_loss(*ratios, clipping)
+    loss, parts = losses.surrogate_loss(*ratios, clipping or None)
     np.testing.assert_allclose(loss, oracles.surrogate(*ratios, clipping), rtol=1e-5)
     np.testing.assert_allclose(parts.importance_ratio, np.exp(ratios[0] - ratios[1]), rtol=1e-5)
     np.testing.assert_allclose(parts.objective, parts.importance_ratio * ratios[2], rtol=1e-6)
@@ -35,7 +35,7 @@ def test_surrogate_gradient(ratios, clipping):
     with tf.GradientTape() as tape:
         variable = tf.constant(new)
         tape.watch(variable)
-        loss, _ = losses.surrogate_loss(variable, old, advantages, clipping)
+        loss, _ = losses.surrogate_loss(variable, old, advantages, clipping or None)
     gradient = tape.gradient(loss, variable).numpy()
     expected = central_difference(lambda x: oracles.surrogate(x, old, advantages, clipping), new, 1e-5)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)

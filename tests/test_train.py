@@ -15,7 +15,7 @@ from gymnasium.envs import registration
 from toy_environments import Spaces
 
 from ppo_agent import train
-from ppo_agent.training import collection, session
+from ppo_agent.training import collection, schedules, session
 from ppo_agent.training.metrics_table import COLUMNS
 
 TINY = [
@@ -83,6 +83,24 @@ def test_metrics_have_a_row_for_each_iteration(finished: Path) -> None:
     assert np.isfinite(np.delete(values, COLUMNS.index("explained_variance"), axis=1)).all()
     assert values[0, COLUMNS.index("learning_rate")] == pytest.approx(1e-3)  # CartPole's preset, and its schedule.
     assert values[1, COLUMNS.index("learning_rate")] == pytest.approx(1e-3 * (1 - steps[0] / 200), rel=1e-4)
+
+
+def test_schedules_and_limits_reach_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values: list[float] = []
+    update = schedules.ScheduledValue.update
+
+    def record(value: schedules.ScheduledValue, done: float) -> None:
+        update(value, done)
+        values.append(float(value()))
+
+    monkeypatch.setattr(schedules.ScheduledValue, "update", record)
+    flags = ["--importance_ratio_clipping_schedule=linear", "--importance_ratio_clipping=0.4", "--target_kl=1e-9"]
+    assert run(tmp_path / "run", *TINY, *flags, "--value_clipping=0.2") == 0
+    rows, result = rows_of(tmp_path / "run"), result_of(tmp_path / "run")
+    starts = [0, *(int(row["environment_steps"]) for row in rows[:-1])]
+    assert values == pytest.approx([0.4 * (1 - start / 200) for start in starts])
+    # The second step of an update is further away than that, and ends it.
+    assert result["train_steps"] <= 2 * result["iterations"]
 
 
 def test_all_artifacts_are_written(finished: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from ppo_agent.drivers import EpisodeStatistics, GymnasiumEnvironment
 from ppo_agent.observations import LeafKind, leaf_kind
 from ppo_agent.training.collection import Collector
 from ppo_agent.training.networks import make_networks
-from ppo_agent.training.schedules import Schedule, make_schedule
+from ppo_agent.training.schedules import Schedule, ScheduledValue, make_schedule
 from ppo_agent.training.settings import Settings
 
 ADAM_EPSILON = 1e-5
@@ -29,6 +31,7 @@ class Experiment(NamedTuple):
     agent: tf_agent.TFAgent
     optimizer: Any
     learning_rate: Schedule
+    scheduled: tuple[ScheduledValue, ...]
     statistics: EpisodeStatistics
     collector: Collector
 
@@ -50,18 +53,42 @@ def build(env_name: str, settings: Settings, seed: int) -> Experiment:
         env_name, num_environments=settings.num_environments, seed=seed, vectorization=settings.vectorization
     )
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
-    agent = make_agent(env, settings, optimizer)
+    scheduled = scheduled_values(settings)
+    agent = make_agent(env, settings, optimizer, scheduled)
     statistics = EpisodeStatistics()
     collector = Collector(env, agent, settings, statistics)
     schedule = make_schedule(settings.learning_rate_schedule, settings.learning_rate)
-    return Experiment(env, agent, optimizer, schedule, statistics, collector)
+    return Experiment(env, agent, optimizer, schedule, tuple(scheduled.values()), statistics, collector)
 
 
-def make_agent(env: GymnasiumEnvironment, settings: Settings, optimizer: Any) -> tf_agent.TFAgent:
-    """The agent that the settings describe, for an environment's specs."""
+def scheduled_values(settings: Settings) -> dict[str, ScheduledValue]:
+    """The agent's hyper-parameters that change over the run, by name."""
+    names = ["entropy_regularization", *(["importance_ratio_clipping"] if settings.agent == "clip" else [])]
+    schedules = {name: getattr(settings, f"{name}_schedule") for name in names}
+    return {
+        name: ScheduledValue(schedule, getattr(settings, name))
+        for name, schedule in schedules.items()
+        if schedule != "constant"
+    }
+
+
+def make_agent(
+    env: GymnasiumEnvironment,
+    settings: Settings,
+    optimizer: Any,
+    scheduled: Mapping[str, ScheduledValue] = MappingProxyType({}),
+) -> tf_agent.TFAgent:
+    """The agent that the settings describe, for an environment's specs; `scheduled` values beat those of the settings.
+
+    Args:
+        env: the environment.
+        settings: hyper-parameters.
+        optimizer: of both networks.
+        scheduled: hyper-parameters that change, by name.
+    """
     time_step_spec, action_spec = env.time_step_spec(), env.action_spec()
     actor_net, value_net = make_networks(time_step_spec.observation, action_spec, settings)
-    common = {
+    keywords: dict[str, Any] = {
         "actor_net": actor_net,
         "value_net": value_net,
         "optimizer": optimizer,
@@ -76,6 +103,8 @@ def make_agent(env: GymnasiumEnvironment, settings: Settings, optimizer: Any) ->
         "entropy_regularization": settings.entropy_regularization,
         "value_pred_loss_coef": settings.value_pred_loss_coef,
         "gradient_clipping": settings.gradient_clipping,
+        "value_clipping": settings.value_clipping,
+        "target_kl": settings.target_kl,
         "normalize_observations": settings.normalize_observations,
         "normalize_rewards": settings.normalize_rewards,
         "reward_norm_clipping": 10.0,
@@ -88,11 +117,11 @@ def make_agent(env: GymnasiumEnvironment, settings: Settings, optimizer: Any) ->
             initial_adaptive_kl_beta=1.0,
             adaptive_kl_target=0.01,
             adaptive_kl_tolerance=0.3,
-            **common,
+            **{**keywords, **scheduled},
         )
     else:
-        clipping = settings.importance_ratio_clipping
-        agent = PPOClipAgent(time_step_spec, action_spec, importance_ratio_clipping=clipping, **common)
+        keywords["importance_ratio_clipping"] = settings.importance_ratio_clipping
+        agent = PPOClipAgent(time_step_spec, action_spec, **{**keywords, **scheduled})
     agent.initialize()
     return agent
 

@@ -183,6 +183,8 @@ class TrainingLoop:
     def _train(self, experience: Any, share_done: float) -> None:
         experiment = self._experiment
         experiment.optimizer.learning_rate = experiment.learning_rate(share_done)
+        for value in experiment.scheduled:
+            value.update(share_done)
         with self._events.train_writer.as_default():
             experiment.agent.train(experience)
             experiment.agent.train_metrics()  # Waits for the update, which may still be running.

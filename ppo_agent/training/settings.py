@@ -52,7 +52,19 @@ class Settings:
     learning_rate: float = _setting(3e-4, "of Adam; the first one of a schedule", lower_bound=0.0)
     learning_rate_schedule: str = _setting("constant", "linear falls to 0 over the whole run", choices=SCHEDULES)
     importance_ratio_clipping: float = _setting(0.2, "epsilon of the clipped objective; 0: none", lower_bound=0.0)
+    importance_ratio_clipping_schedule: str = _setting(
+        "constant", "linear falls to 0 over the whole run", choices=SCHEDULES
+    )
     entropy_regularization: float = _setting(0.0, "coefficient of the entropy bonus", lower_bound=0.0)
+    entropy_regularization_schedule: str = _setting(
+        "constant", "linear falls to 0 over the whole run", choices=SCHEDULES
+    )
+    value_clipping: float = _setting(0.0, "bound of the change of value predictions; 0: none", lower_bound=0.0)
+    target_kl: float = _setting(
+        0.0,
+        "no further gradient step on the same experience beyond 1.5 times this KL divergence; 0: never",
+        lower_bound=0.0,
+    )
     value_pred_loss_coef: float = _setting(0.5, "factor of the value loss", lower_bound=0.0)
     gradient_clipping: float = _setting(0.5, "bound of the gradients' global norm; 0: none", lower_bound=0.0)
     discount_factor: float = _setting(0.99, "gamma", lower_bound=0.0, upper_bound=1.0)
@@ -140,8 +152,9 @@ def check_given(given: Mapping[str, Any]) -> None:
     """Raises ValueError if values given on the command line contradict one another."""
     if all(given.get(name) is not None for name in COLLECTION):
         raise ValueError(f"{COLLECTION[0]} and {COLLECTION[1]} are both given, expected one of them.")
-    if given.get("agent") == "kl_penalty" and "importance_ratio_clipping" in given:
-        raise ValueError("importance_ratio_clipping is given with agent kl_penalty, expected it with agent clip only.")
+    for name in ("importance_ratio_clipping", "importance_ratio_clipping_schedule"):
+        if given.get("agent") == "kl_penalty" and name in given:
+            raise ValueError(f"{name} is given with agent kl_penalty, expected it with agent clip only.")
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:

@@ -5,8 +5,10 @@ import time
 import pytest
 
 from ppo_agent.training import clock
+from ppo_agent.training.experiment import scheduled_values
 from ppo_agent.training.progress import ProgressBar
-from ppo_agent.training.schedules import make_schedule
+from ppo_agent.training.schedules import ScheduledValue, make_schedule
+from ppo_agent.training.settings import combine
 
 
 def test_schedules() -> None:
@@ -14,6 +16,25 @@ def test_schedules() -> None:
     assert [make_schedule("linear", 0.4)(done) for done in (0.0, 0.25, 1.0, 1.1)] == pytest.approx([0.4, 0.3, 0.0, 0.0])
     with pytest.raises(ValueError, match="'cosine', expected constant or linear"):
         make_schedule("cosine", 0.1)
+
+
+def test_a_scheduled_value_follows_its_schedule() -> None:
+    value = ScheduledValue("linear", 0.4)
+    assert float(value()) == pytest.approx(0.4)
+    value.update(0.75)
+    assert float(value()) == pytest.approx(0.1)
+
+
+def test_settings_tell_what_changes_over_a_run() -> None:
+    assert scheduled_values(combine({}, {})) == {}
+    linear = {f"{name}_schedule": "linear" for name in ("importance_ratio_clipping", "entropy_regularization")}
+    values = scheduled_values(combine({}, {**linear, "entropy_regularization": 0.3}))
+    assert {name: round(float(value()), 6) for name, value in values.items()} == {
+        "entropy_regularization": 0.3,
+        "importance_ratio_clipping": 0.2,
+    }
+    # A preset's clipping is of no use to the other agent.
+    assert set(scheduled_values(combine(linear, {"agent": "kl_penalty"}))) == {"entropy_regularization"}
 
 
 def test_clock_goes_from_the_start_of_the_process() -> None:
