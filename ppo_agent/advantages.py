@@ -24,6 +24,7 @@ class PPOAdvantages:
     _config: PPOConfig
     _reward_normalizer: StreamingNormalizer | None
     _observation_normalizer: StreamingNormalizer | None
+    _running_return: Any
     _compute_value_and_advantage_in_train: bool
     _debug_summaries: bool
     _predict_values: Callable[..., tf.Tensor]
@@ -75,7 +76,7 @@ class PPOAdvantages:
             self._observation_normalizer.update(batched_observations)
 
     def update_reward_normalizer(self, batched_rewards: Tensor) -> None:
-        """Takes rewards ([N] or [B, T]) into the running statistics."""
+        """Takes rewards ([N] or [B, T]) into the running statistics; with `normalize_rewards_by='return'` returns."""
         if self._reward_normalizer is not None:
             self._reward_normalizer.update(batched_rewards)
 
@@ -113,7 +114,33 @@ class PPOAdvantages:
         self.update_observation_normalizer(
             tf.nest.map_structure(lambda tensor: tf.boolean_mask(tensor, present), trajectory.observation)
         )
-        self.update_reward_normalizer(tf.boolean_mask(trajectory.reward, transitions))
+        if self._reward_normalizer is not None:
+            values = trajectory.reward
+            if self._config.normalize_rewards_by == "return":
+                values = self._running_returns(trajectory, transitions)
+            self.update_reward_normalizer(tf.boolean_mask(values, transitions))
+
+    def _running_returns(self, trajectory: Trajectory, transitions: Tensor) -> tf.Tensor:
+        """Returns so far, [B, T]; episodes go on from the last call if there is a variable for B rows."""
+        running = self._running_return
+        carries = running is not None and running.shape[0] == trajectory.step_type.shape[0]
+        before = running.read_value() if carries else tf.zeros_like(trajectory.reward[:, 0])
+        returns = return_ops.running_returns(
+            trajectory.reward, self._config.discount_factor, trajectory.is_first(), transitions, before
+        )
+        if carries:
+            running.assign(returns[:, -1])
+        return returns
+
+    def _create_running_return(self, batch_size: int | None) -> None:
+        """Creates the variable for as many rows as `train` gets first; a shape that is left open confuses Grappler."""
+        is_needed = self._reward_normalizer is not None and self._config.normalize_rewards_by == "return"
+        if is_needed and self._running_return is None and batch_size is not None:
+            with tf.init_scope():
+                self._running_return = tf.Variable(
+                    tf.zeros([batch_size]), trainable=False, name="running_return",
+                    aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                )  # fmt: skip
 
     def _normalized_rewards(self, rewards: Tensor) -> tf.Tensor:
         step = self.train_step_counter

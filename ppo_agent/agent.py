@@ -84,6 +84,7 @@ class PPOAgent(PPOLearning, TFAgent):
         sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None,
         target_kl: float | None = None,
+        normalize_rewards_by: str = "reward",
     ) -> None:
         """Creates the agent.
 
@@ -143,6 +144,8 @@ class PPOAgent(PPOLearning, TFAgent):
             target_kl: `train` makes no further gradient step after one whose minibatch had moved away from the
                 collecting policy by more than 1.5 times this KL divergence (nats, `losses.approximate_kl`); None or 0
                 for never.
+            normalize_rewards_by: with `normalize_rewards`, whose standard deviation rewards are divided by: that of a
+                'reward', or that of the discounted 'return' so far, see `returns.running_returns`.
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`.
@@ -215,6 +218,7 @@ class PPOAgent(PPOLearning, TFAgent):
         self._reward_normalizer = self._observation_normalizer = None
         if config.normalize_rewards:
             self._reward_normalizer = StreamingNormalizer(tf.TensorSpec([], tf.float32), "normalize_reward")
+        self._running_return = None
         if config.normalize_observations:
             self._observation_normalizer = make_observation_normalizer(
                 observation_spec, _spec_without_mask(self._actor_net), splitter_of(self._actor_net)

@@ -8,6 +8,8 @@ from typing import Any
 
 from ppo_agent.scheduled import Scheduled
 
+REWARD_STATISTICS = ("reward", "return")
+
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
@@ -49,6 +51,7 @@ class PPOConfig:
     store_policy_state: bool = False
     sequence_length: int | None = None
     target_kl: float = 0.0
+    normalize_rewards_by: str = "reward"
 
     def __post_init__(self) -> None:
         """Reads None as "off" and checks every value."""
@@ -85,6 +88,8 @@ class PPOConfig:
                 f"sequence_length is {self.sequence_length!r}, expected None without store_policy_state: a sequence "
                 "that starts within an episode needs the state of the networks there"
             )
+        if self.normalize_rewards_by not in REWARD_STATISTICS:
+            yield f"normalize_rewards_by is {self.normalize_rewards_by!r}, expected {' or '.join(REWARD_STATISTICS)}"
         for name in ("num_epochs", "minibatch_size", "sequence_length"):
             value = getattr(self, name)
             if value is not None and not (_number(value) >= 1 and _number(value) % 1 == 0):

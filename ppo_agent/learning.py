@@ -64,6 +64,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if not self._has_slots and not self._is_distributed():
             optimizers.create_slots(self._optimizer, self._trained_variables())
             self._has_slots = True
+        self._create_running_return(trajectory.step_type.shape[0])
         loss_info = self._call_update(trajectory, weights)
         # In a graph the answer is a tensor; the summary operations ask it themselves.
         if not tf.executing_eagerly() or tf.summary.should_record_summaries():

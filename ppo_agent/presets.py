@@ -53,7 +53,7 @@ _MUJOCO = {
     **_NORMALIZED,
 }
 
-# Schulman et al., 2017, table 5, with one torso and its learning rate; schedules as in the paper, but the clipping's.
+# Schulman et al., 2017, table 5, with one torso, its learning rate and its schedules.
 _IMAGES = {
     "num_environments": 8,
     "total_environment_steps": 1_000_000,
@@ -63,6 +63,7 @@ _IMAGES = {
     "learning_rate": 2.5e-4,
     "learning_rate_schedule": "linear",
     "importance_ratio_clipping": 0.1,
+    "importance_ratio_clipping_schedule": "linear",
     "entropy_regularization": 0.01,
     "value_pred_loss_coef": 1.0,
     "shared_torso": True,

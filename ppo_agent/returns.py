@@ -74,6 +74,27 @@ def generalized_advantages(rewards: Tensor, discounts: Tensor, values: Tensor, l
     return tf.ensure_shape(advantages, rewards.shape)
 
 
+def running_returns(rewards: Tensor, discount: Tensor, is_first: Tensor, counts: Tensor, before: Tensor) -> tf.Tensor:
+    """Discounted sums of the rewards of an episode so far, R_t = r_t + discount * R_{t-1}.
+
+    Their variance is what `VecNormalize` of OpenAI's baselines and its successors divide rewards by.
+
+    Args:
+        rewards: float32 r_t [B, T]; anything where a row does not count, NaN included.
+        discount: gamma, a scalar.
+        is_first: bool [B, T], True on the first step of an episode, where the sum begins anew.
+        counts: bool [B, T], False on rows that are no transition, which leave the sum as it is.
+        before: float32 R of the step before the first row [B].
+
+    Returns:
+        float32 [B, T].
+    """
+    kept = tf.where(is_first, 0.0, tf.where(counts, discount, 1.0))
+    added = tf.where(counts, rewards, 0.0)
+    backwards = _backward_recurrence(tf.reverse(kept, [1]), tf.reverse(added, [1]), before)
+    return tf.ensure_shape(tf.reverse(backwards, [1]), rewards.shape)
+
+
 def cut_at_episode_ends(
     rewards: Tensor, discounts: Tensor, values: Tensor, episode_end: Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:

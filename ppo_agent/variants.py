@@ -62,6 +62,7 @@ class PPOClipAgent(PPOAgent):
         sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None,
         target_kl: float | None = None,
+        normalize_rewards_by: str = "reward",
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the KL penalty."""
         given = _keywords(locals())
@@ -125,6 +126,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None,
         target_kl: float | None = None,
+        normalize_rewards_by: str = "reward",
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the clipped objective.
 

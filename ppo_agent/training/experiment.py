@@ -107,6 +107,7 @@ def make_agent(
         "target_kl": settings.target_kl,
         "normalize_observations": settings.normalize_observations,
         "normalize_rewards": settings.normalize_rewards,
+        "normalize_rewards_by": settings.normalize_rewards_by,
         "reward_norm_clipping": 10.0,
         "train_step_counter": tf.Variable(0, dtype=tf.int64, name="train_step"),
     }

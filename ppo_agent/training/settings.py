@@ -8,6 +8,8 @@ from typing import Any
 
 from absl import flags
 
+from ppo_agent.config import REWARD_STATISTICS
+
 # A run collects either by episodes or by steps: of each pair, setting one unsets the other.
 COLLECTION = ("collect_episodes_per_iteration", "collect_steps_per_iteration")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")
@@ -70,7 +72,10 @@ class Settings:
     discount_factor: float = _setting(0.99, "gamma", lower_bound=0.0, upper_bound=1.0)
     lambda_value: float = _setting(0.95, "lambda of generalized advantage estimation", lower_bound=0.0, upper_bound=1.0)
     normalize_observations: bool = _setting(True, "by their running mean and standard deviation")
-    normalize_rewards: bool = _setting(True, "by their running standard deviation")
+    normalize_rewards: bool = _setting(True, "by a running standard deviation")
+    normalize_rewards_by: str = _setting(
+        "reward", "whose standard deviation: the rewards' or that of the discounted returns", choices=REWARD_STATISTICS
+    )
     actor_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the policy's hidden layers, as in 64,64")
     value_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the value function's hidden layers, as in 64,64")
     activation: str = _setting("tanh", "of the hidden layers", choices=ACTIVATIONS)
