@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -96,8 +97,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if self._plain_graph_needed or size is None:
             return False
         rows = size * (self._config.sequence_length or length or 1) if self._is_recurrent else size
-        work = work_per_row(self._trained_variables(), self.time_step_spec.observation)
-        return xla_is_faster(rows, work, self._is_recurrent)
+        return xla_is_faster(rows, self._work_per_row, self._is_recurrent)
 
     def _loss(self, experience: Nest, weights: Tensor | None, training: bool) -> LossInfo:
         batch = self._make_batch(self._checked(experience), weights)
@@ -261,5 +261,13 @@ class PPOLearning(PPOAdvantages, PPOObjective):
 
     def _is_distributed(self) -> bool:
         """Whether gradient steps synchronise replicas, which TensorFlow does not allow inside a loop."""
-        mirrored = any(isinstance(v, tf.distribute.DistributedValues) for v in self._trained_variables())
-        return mirrored or tf.distribute.get_strategy().num_replicas_in_sync > 1
+        return self._is_mirrored or tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+    # Going through the layers of both networks takes longer than a small gradient step, so it is done once.
+    @functools.cached_property
+    def _is_mirrored(self) -> bool:
+        return any(isinstance(v, tf.distribute.DistributedValues) for v in self._trained_variables())
+
+    @functools.cached_property
+    def _work_per_row(self) -> int:
+        return work_per_row(self._trained_variables(), self.time_step_spec.observation)

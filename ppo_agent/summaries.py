@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.scalar import summary_v2
+from tensorboard.compat.proto import summary_pb2, types_pb2
+from tensorboard.plugins.scalar import metadata
 from tf_agents.utils import eager_utils
 
 from ppo_agent.losses import SurrogateMetrics
@@ -23,6 +23,7 @@ _LOSSES = (
     "entropy_regularization_loss",
     "kl_penalty_loss",
 )
+_SCALAR = metadata.create_summary_metadata(display_name=None, description=None)
 _DIAGNOSTICS = ("clip_fraction", "approx_kl", "explained_variance", "gradient_norm")
 
 
@@ -53,9 +54,18 @@ def write_scalars(step: Tensor, **scalars: Tensor) -> None:
             tf.summary.scalar(name, value, step)
         return
     # All in one operation: each call of tf.summary.scalar takes some 200 us.
-    parts = [summary_v2.scalar_pb(name, np.float32(value)).SerializeToString() for name, value in scalars.items()]
-    # Protocol buffers in a row are one with all their repeated fields.
-    tf.summary.experimental.write_raw_pb(b"".join(parts), step)
+    tf.summary.experimental.write_raw_pb(scalars_pb(scalars).SerializeToString(), step)
+
+
+def scalars_pb(scalars: Mapping[str, Tensor]) -> summary_pb2.Summary:
+    """What TensorBoard's own `scalar_pb` makes of each of them, which takes 20 us for each, in one message."""
+    summary = summary_pb2.Summary()
+    for name, value in scalars.items():
+        entry = summary.value.add(tag=name, metadata=_SCALAR)
+        entry.tensor.dtype = types_pb2.DT_FLOAT
+        entry.tensor.tensor_shape.SetInParent()
+        entry.tensor.float_val.append(float(value))
+    return summary
 
 
 def write_histograms(step: Tensor, **values: Tensor) -> None:

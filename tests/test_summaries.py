@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
+from tensorboard.plugins.scalar import summary_v2
+
+from ppo_agent import summaries
 
 KEYWORDS = {"importance_ratio_clipping": 0.2, "use_gae": True, "num_epochs": 3, "entropy_regularization": 0.01}
 
@@ -138,3 +141,14 @@ def test_debug_summaries_change_no_number(rng):
     experience = helpers.make_experience(agents[0], rng)
     losses = [tf.nest.flatten(agent.train(experience)) for agent in agents]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
+def test_scalars_are_written_as_tensorboard_writes_them() -> None:
+    scalars = {"a/b": 1.5, "c": np.float32(-2e-7), "d": float("nan")}
+    entries = summaries.scalars_pb(scalars).value
+    assert len(entries) == 3
+    for entry, (name, value) in zip(entries, scalars.items(), strict=True):
+        (expected,) = summary_v2.scalar_pb(name, np.float32(value)).value
+        assert (entry.tag, entry.metadata) == (expected.tag, expected.metadata)
+        np.testing.assert_array_equal(tf.make_ndarray(entry.tensor), tf.make_ndarray(expected.tensor))
+        assert tf.make_ndarray(entry.tensor).dtype == np.float32

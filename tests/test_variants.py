@@ -39,6 +39,8 @@ def test_keywords_are_the_references_in_order_and_default(ours, theirs):
         ("store_policy_state", False),
         ("sequence_length", None),
         ("observation_and_action_constraint_splitter", None),
+        ("target_kl", None),
+        ("normalize_rewards_by", "reward"),
     ]
 
 
