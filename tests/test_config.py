@@ -14,12 +14,14 @@ def test_defaults_are_the_agents():
     parameters = inspect.signature(ppo_agent.PPOAgent.__init__).parameters
     for field in dataclasses.fields(PPOConfig):
         default = parameters[field.name].default
-        assert field.default == (default or 0.0 if field.name in ("gradient_clipping", "value_clipping") else default)
+        can_be_none = field.name in ("gradient_clipping", "value_clipping", "target_kl")
+        assert field.default == (default or 0.0 if can_be_none else default)
 
 
 def test_none_means_off():
-    config = PPOConfig(kl_cutoff_factor=None, gradient_clipping=None, value_clipping=None)
-    assert (config.kl_cutoff_factor, config.gradient_clipping, config.value_clipping) == (0.0, 0.0, 0.0)
+    config = PPOConfig(kl_cutoff_factor=None, gradient_clipping=None, value_clipping=None, target_kl=None)
+    assert (config.kl_cutoff_factor, config.gradient_clipping) == (0.0, 0.0)
+    assert (config.value_clipping, config.target_kl) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
