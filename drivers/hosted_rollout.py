@@ -21,7 +21,6 @@ from ppo_agent.drivers.seeded_actions import SeedSequence, seeded_action
 
 Nest = Any
 
-_LAST = int(ts.StepType.LAST)
 # Leaves of this many bytes are cheaper to hand over alone than to copy.
 _LARGE = 4096
 
@@ -100,9 +99,7 @@ class _Recorder:
 
     def step(self, *leaves: np.ndarray) -> list[np.ndarray]:
         """Steps the environment; takes the leaves of (action, policy info, policy state)."""
-        step_type = self._time_step.step_type
-        boundaries = int(np.count_nonzero(step_type == _LAST))
-        self._counted += boundaries if self._stop.counts_boundaries else len(step_type) - boundaries
+        self._counted += self._stop.count(self._time_step.step_type)
         actions = leaves[: self._num_actions]
         action = actions[0] if self._is_flat else tf.nest.pack_sequence_as(self._step_spec[0], actions)
         self._leaves.append(leaves)

@@ -19,8 +19,6 @@ from ppo_agent.drivers.rollout import NumpyPolicy, Rollout, StopRule
 
 Nest = Any
 
-_LAST = int(ts.StepType.LAST)
-
 
 class _Recorder:
     """What happens in one lane, row by row."""
@@ -32,8 +30,8 @@ class _Recorder:
         self._time_steps.append(time_step)
         self._is_stepping = False
 
-    def send(self) -> int:
-        """Acts and lets the environments begin to step; returns how many of them are between two episodes."""
+    def send(self) -> None:
+        """Acts and lets the environments begin to step."""
         time_step = self.time_step
         action, info, self.policy_state = self._policy.act(
             time_step.observation, time_step.step_type, self.policy_state
@@ -41,7 +39,6 @@ class _Recorder:
         self._lane.send(action)
         self._is_stepping = True
         self._taken.append((action, info, self.policy_state))
-        return int(np.count_nonzero(time_step.step_type == _LAST))
 
     def receive(self) -> None:
         """Waits for the step, if one was begun."""
@@ -75,14 +72,12 @@ def collect_in_lanes(
         return Rollout(start, None, None, ()), time_step, policy_state
     recorders = _recorders(lanes, policy, time_step, policy_state)
     rows = counted = 0
-    size = len(time_step.step_type)
     while counted < stop.target and rows < stop.maximum_iterations:
-        boundaries = 0
         for recorder in recorders:
             recorder.receive()
-            boundaries += recorder.send()
+            counted += stop.count(recorder.time_step.step_type)
+            recorder.send()
         rows += 1
-        counted += boundaries if stop.counts_boundaries else size - boundaries
     for recorder in recorders:
         recorder.receive()
     rollout = join([recorder.rollout() for recorder in recorders])

@@ -18,10 +18,10 @@ import tensorflow as tf
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ppo_agent.drivers.autoreset import StepResult
 from ppo_agent.drivers.serial_env import SerialVectorEnv
 
 Nest = Any
-StepResult = tuple[Nest, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 # Fewer environments, or an odd number of them, get a process each and are not halved.
 _FEWEST_IN_HALVES = 4

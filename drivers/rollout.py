@@ -80,6 +80,11 @@ class StopRule(NamedTuple):
     maximum_iterations: Any
     counts_boundaries: bool
 
+    def count(self, step_type: np.ndarray) -> int:
+        """Returns how many of the rows [B] that start at these steps are counted."""
+        boundaries = int(np.count_nonzero(step_type == _LAST))
+        return boundaries if self.counts_boundaries else len(step_type) - boundaries
+
 
 def find_numpy_policy(policy: tf_policy.TFPolicy) -> NumpyPolicy | None:
     """Returns the NumPy twin that `policy.numpy_policy(greedy)` offers; None without one.
@@ -113,8 +118,7 @@ def collect_numpy(
     rows = counted = 0
     while counted < stop.target and rows < stop.maximum_iterations:
         action, info, policy_state = policy.act(time_step.observation, time_step.step_type, policy_state)
-        boundaries = int(np.count_nonzero(time_step.step_type == _LAST))
-        counted += boundaries if stop.counts_boundaries else len(time_step.step_type) - boundaries
+        counted += stop.count(time_step.step_type)
         time_step = env.step_numpy(action)
         time_steps.append(time_step)
         actions.append(action)

