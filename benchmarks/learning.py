@@ -2,9 +2,13 @@
 
     python -m benchmarks.learning --environments=CartPole-v1,Acrobot-v1 --seeds=3
     python -m benchmarks.learning --suite=mujoco --jobs=2
+    python -m benchmarks.learning --suite=atari --total_environment_steps=300000
+    python -m benchmarks.learning --variant=stable_baselines3 --environments=CartPole-v1,LunarLander-v3,Hopper-v5
+    python -m benchmarks.learning --variant=without_1 --environments=CartPole-v1
 
-Each run is a `ppo-train` process with one thread for each library, `--jobs` of them at a time. A run that is done is
-not done again: the same command goes on where it was ended. Everything lies in `build/learning/ENVIRONMENT/SEED`;
+Each run is a process with one thread for each library, `--jobs` of them at a time: `ppo-train`, or another program
+(`--variant`) that writes the same files. Flags that are not known here are passed on. A run that is done is not done
+again: the same command goes on where it was ended. Everything lies in `build/learning/VARIANT/ENVIRONMENT/SEED`;
 `python -m benchmarks.learning_report` makes the report of it.
 """
 
@@ -16,6 +20,9 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
+
+from benchmarks import virtual_environments
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = ROOT / "build" / "learning"
@@ -33,39 +40,62 @@ SUITES = {
         "InvertedDoublePendulum-v5",
         "Ant-v5",
     ),
+    "atari": ("ALE/Pong-v5",),
 }
+PRESETS, PEER = "presets", "stable_baselines3"
+# Of `benchmarks.ablation`, which is not imported here because it imports TensorFlow.
+ABLATIONS = ("nothing", "1", "2", "minibatch_statistics", "3", "4")
+_WITHOUT = "without_"
+VARIANTS = (PRESETS, PEER, *(_WITHOUT + name for name in ABLATIONS))
+# More episodes than `ppo-train` evaluates by itself, because the report compares means.
+_EVALUATED_EPISODES = 100
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
 
 
-def folder(environment: str, seed: int) -> pathlib.Path:
+def folder(variant: str, environment: str, seed: int) -> pathlib.Path:
     """Where a run lies."""
-    return RUNS / environment.replace(":", "_").replace("/", "_") / str(seed)
+    return RUNS / variant / environment.replace(":", "_").replace("/", "_") / str(seed)
 
 
-def train(environment: str, seed: int, flags: tuple[str, ...]) -> str:
-    """Runs `ppo-train`, or does nothing if it has been done.
+def program(variant: str) -> list[str]:
+    """What is called with the flags of `ppo-train`.
+
+    Raises:
+        UnavailableError: the peer cannot be installed.
+    """
+    if variant == PRESETS:
+        return [sys.executable, "-m", "ppo_agent.train"]
+    if variant == PEER:
+        return [virtual_environments.python_of(PEER), "-m", "benchmarks.peers.sb3_learning"]
+    return [sys.executable, "-m", "benchmarks.ablation", variant.removeprefix(_WITHOUT)]
+
+
+def train(variant: str, environment: str, seed: int, flags: Sequence[str], episodes: int = _EVALUATED_EPISODES) -> str:
+    """Runs a training, or does nothing if it has been done.
 
     Args:
+        variant: one of `VARIANTS`.
         environment: a gymnasium id.
         seed: of the run.
         flags: further ones.
+        episodes: of the evaluation at the end.
 
     Returns:
         A line that tells what happened.
     """
-    root_dir = folder(environment, seed)
+    root_dir = folder(variant, environment, seed)
     if (root_dir / "result.json").exists():
-        return f"{environment} {seed}: done before"
-    command = [sys.executable, "-m", "ppo_agent.train", f"--env_name={environment}", f"--seed={seed}", *flags]
+        return f"{variant}, {environment} {seed}: done before"
+    command = [*program(variant), f"--env_name={environment}", f"--seed={seed}", *flags]
     if (root_dir / "checkpoints").exists():
         command.append("--resume")
     root_dir.parent.mkdir(parents=True, exist_ok=True)
     with (root_dir.parent / f"{seed}.log").open("a") as log:
         ended = subprocess.run(  # noqa: S603 - Its arguments are not a user's text.
-            [*command, f"--root_dir={root_dir}", "--progress=false", "--num_eval_episodes=100"],
+            [*command, f"--root_dir={root_dir}", "--progress=false", f"--num_eval_episodes={episodes}"],
             check=False, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **_ONE_THREAD},
         )  # fmt: skip
-    return f"{environment} {seed}: exit status {ended.returncode}"
+    return f"{variant}, {environment} {seed}: exit status {ended.returncode}"
 
 
 def main() -> None:
@@ -73,15 +103,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--environments", default="", help="gymnasium ids, with commas between them")
     parser.add_argument("--suite", choices=sorted(SUITES), help="a group of environments")
+    parser.add_argument("--variant", choices=VARIANTS, default=PRESETS, help="what trains")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every environment: seeds 0, 1, ...")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time")
+    parser.add_argument("--episodes", type=int, default=_EVALUATED_EPISODES, help="of each evaluation")
     arguments, flags = parser.parse_known_args()
     environments = [*SUITES.get(arguments.suite, ()), *filter(None, arguments.environments.split(","))]
     if not environments:
         parser.error("nothing to train: give --environments or --suite")
+    program(arguments.variant)  # Makes the peer's virtual environment once.
     pairs = [(environment, seed) for seed in range(arguments.seeds) for environment in environments]
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for future in concurrent.futures.as_completed([pool.submit(train, *pair, tuple(flags)) for pair in pairs]):
+        runs = [pool.submit(train, arguments.variant, *pair, tuple(flags), arguments.episodes) for pair in pairs]
+        for future in concurrent.futures.as_completed(runs):
             print(future.result(), flush=True)
 
 
