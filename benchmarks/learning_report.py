@@ -156,7 +156,7 @@ def write_csv(runs: list[Run], path: pathlib.Path) -> None:
 
 def main() -> None:
     """Writes the report."""
-    runs = read_runs(learning.RUNS)
+    runs = read_runs(learning.RUNS / learning.PRESETS)
     if not runs:
         raise SystemExit(f"there is no finished run in {learning.RUNS}, expected some: run benchmarks.learning first.")
     DOCS.mkdir(parents=True, exist_ok=True)

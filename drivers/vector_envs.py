@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from ppo_agent.drivers import process_envs
+from ppo_agent.drivers import atari, process_envs
 from ppo_agent.drivers.serial_env import SerialVectorEnv
 
 EnvLike = str | Callable[..., gym.Env] | VectorEnv
@@ -21,7 +21,6 @@ EnvLike = str | Callable[..., gym.Env] | VectorEnv
 VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 # Extras of this package, by the modules that hold the environments.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
-_ATARI_NAMESPACE = "ALE/"
 # Processes are taken from this wall time of a step on. They cost about 0.1 ms a step, so that they would pay somewhat
 # earlier, but a simulator that is near the limit shall not be run this way today and that way tomorrow.
 WORTH_PROCESSES_S = 1e-3 / 2
@@ -85,14 +84,14 @@ def _ready(env: VectorEnv, num_environments: int, vectorization: str, kwargs: di
 
 def _from_id(env_id: str, num_environments: int, vectorization: str, kwargs: dict[str, Any]) -> VectorEnv:
     """Makes the vector environment of a registered id."""
-    scalar = _make(functools.partial(gym.make, env_id, **kwargs), env_id)
+    scalar = make_named(functools.partial(gym.make, env_id, **kwargs), env_id)
     if vectorization in ("auto", "vector_entry_point"):
         vectorised = functools.partial(
             gym.make_vec, env_id, num_envs=num_environments, vectorization_mode="vector_entry_point", **kwargs
         )
         if vectorization == "vector_entry_point":
             scalar.close()
-            return _make(vectorised, env_id)
+            return make_named(vectorised, env_id)
         if num_environments >= _WORTH_VECTORISING and (env := _equivalent(scalar, vectorised)) is not None:
             scalar.close()
             return env
@@ -155,10 +154,10 @@ def _from_callable(make: Callable[[], gym.Env], num_environments: int, vectoriza
     return SerialVectorEnv([lambda: first] + [make] * (num_environments - 1))
 
 
-def _make(make: Callable[[], Any], env_id: str) -> Any:
-    """Calls gymnasium's make and says in one sentence what is wrong with the id."""
+def make_named(make: Callable[[], Any], env_id: str) -> Any:
+    """Calls a function that makes a gymnasium environment and says in one sentence what is wrong with its id."""
     try:
-        if env_id.startswith(_ATARI_NAMESPACE):
+        if env_id.startswith(atari.PREFIX):
             importlib.import_module("ale_py")  # Registers the names.
         return make()
     except (gym.error.Error, ImportError) as error:
@@ -180,7 +179,7 @@ def _reason(env_id: str, error: Exception) -> str:
 
 def _extra(env_id: str) -> str | None:
     """Returns this package's extra that the environment needs, None if none of them is of use."""
-    if env_id.startswith(_ATARI_NAMESPACE):
+    if env_id.startswith(atari.PREFIX):
         return _EXTRAS["ale_py"]
     spec = gym.registry.get(env_id.rpartition(":")[2])
     entry_point = spec.entry_point if spec and isinstance(spec.entry_point, str) else ""

@@ -1,6 +1,7 @@
 """Settings that are known to train an environment well, each with its source, and general ones for all others.
 
-A preset is found by the environment's name without namespace and version: `CartPole-v1` and `CartPole-v0` share one.
+A preset is found by the environment's name without namespace and version: `CartPole-v1` and `CartPole-v0` share one,
+and all Atari games do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 AUTO, NONE = "auto", "none"
+_ATARI_NAMESPACE = "ALE/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +57,18 @@ _MUJOCO = {
     **_NORMALIZED,
 }
 
-# Schulman et al., 2017, table 5, with one torso, its learning rate and its schedules.
-_IMAGES = {
+# Schulman et al., 2017, table 5, as rl-zoo runs it, with one torso.
+_ATARI = {
     "num_environments": 8,
-    "total_environment_steps": 1_000_000,
+    "total_environment_steps": 10_000_000,
     "collect_steps_per_iteration": 128,
     "minibatch_size": 256,
-    "num_epochs": 3,
+    "num_epochs": 4,
     "learning_rate": 2.5e-4,
     "learning_rate_schedule": "linear",
     "importance_ratio_clipping": 0.1,
     "importance_ratio_clipping_schedule": "linear",
     "entropy_regularization": 0.01,
-    "value_pred_loss_coef": 1.0,
     "shared_torso": True,
     "actor_fc_layers": (512,),
     "activation": "relu",
@@ -147,14 +148,15 @@ PRESETS: dict[str, Preset] = {
     "LunarLander": Preset(_RL_ZOO, _LUNAR_LANDER),
     "LunarLanderContinuous": Preset(_RL_ZOO, _LUNAR_LANDER),
     "BipedalWalker": Preset(
-        _RL_ZOO,
+        f"{_RL_ZOO}, with shorter rollouts and a learning rate that falls, so that fewer steps do",
         {
-            "num_environments": 32,
-            "total_environment_steps": 5_000_000,
-            "collect_steps_per_iteration": 2048,
+            "num_environments": 8,
+            "total_environment_steps": 2_000_000,
+            "collect_steps_per_iteration": 512,
             "minibatch_size": 64,
             "num_epochs": 10,
-            "discount_factor": 0.999,
+            "learning_rate_schedule": "linear",
+            "discount_factor": 0.99,
             "lambda_value": 0.95,
             "importance_ratio_clipping": 0.18,
             **_NORMALIZED,
@@ -167,6 +169,9 @@ PRESETS: dict[str, Preset] = {
     "Reacher": _mujoco(),
     "InvertedPendulum": _mujoco(),
     "InvertedDoublePendulum": _mujoco(),
+    "Atari": Preset(
+        f"{_RL_ZOO}, but rewards divided by the returns' deviation instead of clipped to their sign", _ATARI
+    ),
     # The zoo's discount is what lets Swimmer leave its local optimum.
     "Swimmer": Preset(f"{_TF_AGENTS}; discount of {_RL_ZOO}", {**_MUJOCO, "discount_factor": 0.9999}),
 }
@@ -182,7 +187,9 @@ def check_name(name: str) -> None:
 
 
 def family(env_name: str) -> str:
-    """`module:namespace/Name-v1` -> `Name`."""
+    """`module:namespace/Name-v1` -> `Name`; all games of the Arcade Learning Environment, `ALE/Name-v5` -> `Atari`."""
+    if env_name.startswith(_ATARI_NAMESPACE):
+        return "Atari"
     return re.sub(r"-v\d+$", "", env_name.rsplit(":", 1)[-1].rsplit("/", 1)[-1])
 
 
@@ -203,7 +210,7 @@ def general(*, continuous_actions: bool, images: bool) -> Preset:
         discrete tasks. Numbers in observations are normalised, categories and images are not.
     """
     if images:
-        return Preset("general, images: Schulman et al., 2017, table 5 (Atari)", _IMAGES)
+        return Preset("general, images: those of Atari games", {**_ATARI, "total_environment_steps": 1_000_000})
     if continuous_actions:
         return Preset(f"general, continuous actions: {_TF_AGENTS}", _MUJOCO)
     discrete = {

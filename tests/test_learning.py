@@ -19,17 +19,17 @@ TINY = ("--total_environment_steps=120", "--collect_episodes_per_iteration=2", "
 
 def test_a_run_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "RUNS", tmp_path)
-    assert learning.train("CartPole-v1", 4, TINY) == "CartPole-v1 4: exit status 0"
-    (run,) = learning_report.read_runs(tmp_path)
+    assert learning.train(learning.PRESETS, "CartPole-v1", 4, TINY) == "presets, CartPole-v1 4: exit status 0"
+    (run,) = learning_report.read_runs(tmp_path / "presets")
     assert (run.environment, run.result["seed"], run.result["num_eval_episodes"]) == ("CartPole-v1", 4, 100)
     assert len(run.steps) == len(run.returns) >= 1
-    assert learning.train("CartPole-v1", 4, TINY) == "CartPole-v1 4: done before"
+    assert learning.train(learning.PRESETS, "CartPole-v1", 4, TINY) == "presets, CartPole-v1 4: done before"
 
 
 def test_a_run_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "RUNS", tmp_path)
-    assert learning.train("NoSuch-v1", 0, ()).endswith("exit status 2")
-    assert "NoSuch" in (tmp_path / "NoSuch-v1" / "0.log").read_text()
+    assert learning.train(learning.PRESETS, "NoSuch-v1", 0, ()).endswith("exit status 2")
+    assert "NoSuch" in (tmp_path / "presets" / "NoSuch-v1" / "0.log").read_text()
 
 
 def test_interquartile_mean_leaves_out_the_best_and_worst_quarter() -> None:
@@ -49,7 +49,7 @@ def test_interval_holds_the_mean_nineteen_times_of_twenty(rng: np.random.Generat
 
 def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, mean in enumerate((480.0, 500.0)):
-        folder = tmp_path / "runs" / "CartPole-v1" / str(seed)
+        folder = tmp_path / "runs" / "presets" / "CartPole-v1" / str(seed)
         folder.mkdir(parents=True)
         result = {"env_name": "CartPole-v1", "seed": seed, "environment_steps": 1000 + seed, "eval_return_mean": mean}
         (folder / "result.json").write_text(json.dumps(result))

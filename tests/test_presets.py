@@ -24,6 +24,8 @@ def test_every_preset_makes_settings_and_names_its_source(name: str) -> None:
         ("my_module:CartPole-v0", "CartPole"),
         ("phys2d/CartPole-v1", "CartPole"),
         ("LunarLanderContinuous-v3", "LunarLanderContinuous"),
+        ("ALE/Pong-v5", "Atari"),
+        ("ALE/MsPacman-v5", "Atari"),
     ],
 )
 def test_a_preset_is_found_by_the_environments_name(env_name: str, name: str) -> None:

@@ -15,6 +15,7 @@ from ppo_agent import PPOClipAgent, PPOKLPenaltyAgent, presets
 from ppo_agent.drivers import EpisodeStatistics, GymnasiumEnvironment
 from ppo_agent.observations import LeafKind, leaf_kind
 from ppo_agent.training.collection import Collector
+from ppo_agent.training.environments import make_environment
 from ppo_agent.training.networks import make_networks
 from ppo_agent.training.schedules import Schedule, ScheduledValue, make_schedule
 from ppo_agent.training.settings import Settings
@@ -49,8 +50,12 @@ def build(env_name: str, settings: Settings, seed: int) -> Experiment:
         ValueError: likewise.
     """
     seed_everything(seed)
-    env = GymnasiumEnvironment(
-        env_name, num_environments=settings.num_environments, seed=seed, vectorization=settings.vectorization
+    env = make_environment(
+        env_name,
+        num_environments=settings.num_environments,
+        seed=seed,
+        vectorization=settings.vectorization,
+        is_training=True,
     )
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     scheduled = scheduled_values(settings)
@@ -133,7 +138,7 @@ def general_preset(env_name: str) -> presets.Preset:
     Raises:
         ValueError: there is no such environment, or it is of no use for PPO.
     """
-    with GymnasiumEnvironment(env_name) as env:
+    with make_environment(env_name) as env:
         actions, observations = tf.nest.flatten(env.action_spec()), tf.nest.flatten(env.observation_spec())
     return presets.general(
         continuous_actions=any(spec.dtype.is_floating for spec in actions),

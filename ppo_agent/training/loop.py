@@ -10,9 +10,9 @@ import numpy as np
 from tf_agents.agents import tf_agent
 
 from ppo_agent.checkpoint import TrainingCheckpoint
-from ppo_agent.drivers import GymnasiumEnvironment
 from ppo_agent.training import evaluation
 from ppo_agent.training.clock import seconds_since_process_start
+from ppo_agent.training.environments import make_environment
 from ppo_agent.training.events import Events
 from ppo_agent.training.experiment import EVALUATION_SEED_OFFSET, Experiment
 from ppo_agent.training.interrupts import InterruptGuard
@@ -153,7 +153,7 @@ class TrainingLoop:
         num_episodes = self._options.num_eval_episodes
         size = evaluation.num_environments(num_episodes)
         seed = self._options.seed + EVALUATION_SEED_OFFSET
-        with GymnasiumEnvironment(self._options.env_name, num_environments=size, seed=seed) as env:
+        with make_environment(self._options.env_name, num_environments=size, seed=seed) as env:
             act = evaluation.act_with(self._experiment.agent.policy, size)
             returns = evaluation.evaluate(env, act, num_episodes)
         self.tally.evaluations.append([self.environment_steps, returns.mean, returns.std])

@@ -12,7 +12,8 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
 
-from ppo_agent.drivers import GymnasiumEnvironment
+from ppo_agent.drivers import GymnasiumEnvironment, atari
+from ppo_agent.training import environments
 from ppo_agent.training.command_line import one_line
 from ppo_agent.training.evaluation import Act, num_environments
 
@@ -26,9 +27,11 @@ def make_environment(env_name: str, num_episodes: int, seed: int, video_dir: str
         ValueError: there is no such environment, or it cannot be recorded.
     """
     if not video_dir:
-        return GymnasiumEnvironment(env_name, num_environments=num_environments(num_episodes), seed=seed)
-    with GymnasiumEnvironment(env_name):  # For its messages.
+        return environments.make_environment(env_name, num_environments=num_environments(num_episodes), seed=seed)
+    with environments.make_environment(env_name):  # For its messages.
         pass
+    if env_name.startswith(atari.PREFIX):
+        raise ValueError(f"video_dir is given, expected another env_name than {env_name!r}: games are not recorded.")
     return GymnasiumEnvironment(functools.partial(_recorded, env_name, video_dir), seed=seed)
 
 
