@@ -88,9 +88,9 @@ def _read_run(folder: pathlib.Path) -> Run:
     return Run(result["env_name"], result, steps, np.array([float(row["episode_return_mean"]) for row in rows]))
 
 
-def interquartile_mean(values: Iterable[float]) -> float:
+def interquartile_mean(values: Any, axis: int = -1) -> Any:
     """The mean of the middle half."""
-    return float(scipy.stats.trim_mean(np.asarray(list(values)), 0.25))
+    return scipy.stats.trim_mean(values, 0.25, axis=axis)
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
@@ -98,9 +98,7 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
     sample = np.asarray(list(values))
     if len(sample) < 2 or np.ptp(sample) == 0:
         return float(sample.min()), float(sample.max())
-    bootstrapped = scipy.stats.bootstrap(
-        (sample,), interquartile_mean, n_resamples=10_000, vectorized=False, method="percentile", rng=0
-    )
+    bootstrapped = scipy.stats.bootstrap((sample,), interquartile_mean, n_resamples=10_000, method="percentile", rng=0)
     return tuple(map(float, bootstrapped.confidence_interval))
 
 
