@@ -2,9 +2,9 @@
 
     python -m benchmarks.learning_report
 
-Writes `results.csv` (a row for each run), `table.md` (a row for each environment, beside published figures) and a
-picture of learning curves for each environment. The interquartile mean and its bootstrapped interval are those that
-Agarwal et al. (2021, https://arxiv.org/abs/2108.13264) recommend for few runs.
+Writes `results.csv` (a row for each run), the tables in `README.md` (between its markers) and a picture of learning
+curves for each environment. The interquartile mean and its bootstrapped interval are those that Agarwal et al. (2021,
+https://arxiv.org/abs/2108.13264) recommend for few runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,10 @@ from matplotlib.figure import Figure
 from benchmarks import learning
 
 DOCS = learning.ROOT / "docs" / "results"
+_LABELS = {learning.PRESETS: "ppo_agent", learning.PEER: "stable-baselines3, rl-zoo's settings"}
 _SMOOTHED_EPISODES = 100
+# Of a short run: whether anything was learnt.
+_FEW_EPISODES = 20
 
 
 class Published(NamedTuple):
@@ -75,9 +79,16 @@ class Run(NamedTuple):
     returns: np.ndarray
 
 
-def read_runs(folder: pathlib.Path) -> list[Run]:
-    """Returns the finished runs, in the order of their names and seeds."""
-    return [_read_run(path.parent) for path in sorted(folder.glob("*/*/result.json"))]
+Runs = Mapping[str, Sequence[Run]]  # By environment, in the order of their seeds.
+
+
+def read_runs(folder: pathlib.Path) -> dict[str, list[Run]]:
+    """Returns the finished runs."""
+    runs: dict[str, list[Run]] = {}
+    for path in sorted(folder.glob("*/*/result.json")):
+        run = _read_run(path.parent)
+        runs.setdefault(run.environment, []).append(run)
+    return runs
 
 
 def _read_run(folder: pathlib.Path) -> Run:
@@ -102,36 +113,93 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
     return tuple(map(float, bootstrapped.confidence_interval))
 
 
-def table(runs: list[Run]) -> list[str]:
-    """Lines of the table, a row for each environment."""
-    lines = [
-        "| environment | steps | seeds | mean | std over seeds | interquartile mean [95 %] | rl-zoo | TF-Agents |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for environment in sorted({run.environment for run in runs}):
-        group = [run.result for run in runs if run.environment == environment]
-        means = [result["eval_return_mean"] for result in group]
+def evaluations(runs: Sequence[Run]) -> list[float]:
+    """The mean return of each run's policy after training."""
+    return [run.result["eval_return_mean"] for run in runs]
+
+
+def results_table(presets: Runs, peer: Runs) -> list[str]:
+    """Lines of the table of presets, a row for each environment."""
+    lines = _head("environment", "steps", "seeds", "mean ± std over seeds", "interquartile mean [95 %]",
+                  "minutes a run", "rl-zoo (1 run)", "TF-Agents (3 runs)", "stable-baselines3 here")  # fmt: skip
+    for environment, runs in sorted(presets.items()):
+        means = evaluations(runs)
         low, high = interval(means)
-        published = PUBLISHED.get(environment.rsplit("-v", 1)[0], Published(None))
-        zoo = "" if published.zoo is None else f"{published.zoo:,.1f} ± {published.zoo_std:,.1f}"
-        theirs = "" if published.tf_agents is None else f"{published.tf_agents:,.1f}"
-        lines.append(
-            f"| {environment} | {max(result['environment_steps'] for result in group):,} | {len(group)} | "
-            f"{np.mean(means):,.1f} | {np.std(means):,.1f} | {interquartile_mean(means):,.1f} "
-            f"[{low:,.1f}, {high:,.1f}] | {zoo} | {theirs} |"
-        )
+        published = PUBLISHED.get(_name(environment), Published(None))
+        cells = [
+            environment,
+            f"{max(run.result['environment_steps'] for run in runs):,}",
+            str(len(runs)),
+            _plus_minus(means),
+            f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}]",
+            f"{np.median([run.result['wall_time_s'] for run in runs]) / 60:.1f}",
+            "" if published.zoo is None else f"{published.zoo:,.1f} ± {published.zoo_std:,.1f}",
+            "" if published.tf_agents is None else f"{published.tf_agents:,.1f}",
+            _plus_minus(evaluations(peer[environment])) if environment in peer else "",
+        ]
+        lines.append(_row(*cells))
     return lines
 
 
-def draw(environment: str, runs: list[Run], path: pathlib.Path) -> None:
-    """Draws the mean over the seeds with a band from the worst to the best."""
+def ablation_table(variants: Mapping[str, Runs]) -> list[str]:
+    """Lines of the table of corrections, a row for each of them and a column for each environment."""
+    environments = sorted({environment for runs in variants.values() for environment in runs})
+    lines = _head("taken back", *environments)
+    for name, runs in variants.items():
+        cells = [_mean_over_run(runs[environment]) if environment in runs else "" for environment in environments]
+        lines.append(_row(name.removeprefix("without_").replace("_", " "), *cells))
+    return lines
+
+
+def _mean_over_run(runs: Sequence[Run]) -> str:
+    """Of the training returns from start to end, which tells how fast a run learns as well as how far."""
+    means = [float(np.trapezoid(run.returns, run.steps) / np.ptp(run.steps)) for run in runs]
+    low, high = interval(means)
+    return f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}] ({len(runs)})"
+
+
+def progress_table(runs: Runs) -> list[str]:
+    """Lines of the table of short runs: whether the last episodes are better than the first ones."""
+    few = f"{_FEW_EPISODES} iterations that ended an episode"
+    lines = _head("game", "seed", "steps", f"first {few}", f"last {few}", "evaluation", "steps/s")
+    for run in (run for _, group in sorted(runs.items()) for run in group):
+        result = run.result
+        numbers = (run.returns[:_FEW_EPISODES].mean(), run.returns[-_FEW_EPISODES:].mean(), result["eval_return_mean"])
+        cells = [run.environment, str(result["seed"]), f"{result['environment_steps']:,}"]
+        lines.append(_row(*cells, *(f"{number:.2f}" for number in numbers), f"{result['steps_per_second']:.0f}"))
+    return lines
+
+
+def _head(*names: str) -> list[str]:
+    return [_row(*names), f"|{'---|' * len(names)}"]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plus_minus(means: Sequence[float]) -> str:
+    return f"{np.mean(means):,.1f} ± {np.std(means):,.1f}"
+
+
+def _name(environment: str) -> str:
+    return environment.rsplit("-v", 1)[0]
+
+
+def draw(environment: str, groups: Mapping[str, Sequence[Run]], path: pathlib.Path) -> None:
+    """Draws the mean over the seeds of each group with a band from the worst to the best."""
     figure = Figure(figsize=(6, 3.5), dpi=110, layout="tight")
     axes = figure.subplots()
-    steps = np.linspace(max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs), 300)
-    returns = np.array([np.interp(steps, run.steps, _smooth(run.returns)) for run in runs])
-    (line,) = axes.plot(steps, returns.mean(0))
-    axes.fill_between(steps, returns.min(0), returns.max(0), color=line.get_color(), alpha=0.25, linewidth=0)
-    axes.set(title=f"{environment}, {len(runs)} seeds", xlabel="environment steps", ylabel="mean return, training")
+    for label, runs in groups.items():
+        steps = np.linspace(max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs), 300)
+        returns = np.array([np.interp(steps, run.steps, _smooth(run.returns)) for run in runs])
+        (line,) = axes.plot(steps, returns.mean(0), label=f"{label}, {len(runs)} seeds")
+        axes.fill_between(steps, returns.min(0), returns.max(0), color=line.get_color(), alpha=0.25, linewidth=0)
+    published = PUBLISHED.get(_name(environment), Published(None)).zoo
+    if published is not None:
+        axes.axhline(published, color="gray", linestyle=":", label="published by rl-zoo")
+    axes.legend()
+    axes.set(title=environment, xlabel="environment steps", ylabel="mean return, training")
     figure.savefig(path)
 
 
@@ -142,27 +210,51 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, kernel, mode="same") / np.convolve(np.ones(len(values)), kernel, mode="same")
 
 
-def write_csv(runs: list[Run], path: pathlib.Path) -> None:
+def write_csv(variants: Mapping[str, Runs], path: pathlib.Path) -> None:
     """Writes a row for each run."""
-    names = ["env_name", "seed", "environment_steps", "eval_return_mean", "eval_return_std", "num_eval_episodes",
-             "final_train_return_mean", "wall_time_s", "steps_per_second"]  # fmt: skip
+    names = ["variant", "env_name", "seed", "environment_steps", "eval_return_mean", "eval_return_std",
+             "num_eval_episodes", "final_train_return_mean", "wall_time_s", "steps_per_second"]  # fmt: skip
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(run.result for run in runs)
+        for variant, environments in variants.items():
+            for runs in environments.values():
+                writer.writerows({"variant": variant, **run.result} for run in runs)
+
+
+def put_between_markers(text: str, name: str, lines: Sequence[str]) -> str:
+    """Puts lines between `<!-- name -->` and `<!-- end -->`; a text without these stays as it is."""
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda match: match[1] + "\n".join(["", *lines, "", match[2]]), text, flags=re.DOTALL)
 
 
 def main() -> None:
     """Writes the report."""
-    runs = read_runs(learning.RUNS / learning.PRESETS)
-    if not runs:
+    variants = {name: runs for name in learning.VARIANTS if (runs := read_runs(learning.RUNS / name))}
+    if not variants:
         raise SystemExit(f"there is no finished run in {learning.RUNS}, expected some: run benchmarks.learning first.")
+    presets, peer = (variants.get(name, {}) for name in (learning.PRESETS, learning.PEER))
+    games = {name: runs for name, runs in presets.items() if name.startswith("ALE/")}
+    ablations = {name: runs for name, runs in variants.items() if name not in (learning.PRESETS, learning.PEER)}
+    tables = {
+        "results": results_table({name: runs for name, runs in presets.items() if name not in games}, peer),
+        "games": progress_table(games),
+        "ablations": ablation_table(ablations),
+    }
     DOCS.mkdir(parents=True, exist_ok=True)
-    write_csv(runs, DOCS / "results.csv")
-    (DOCS / "table.md").write_text("\n".join(table(runs)) + "\n")
-    for environment in sorted({run.environment for run in runs}):
-        draw(environment, [run for run in runs if run.environment == environment], DOCS / f"{environment}.png")
-    print(*table(runs), sep="\n")
+    write_csv(variants, DOCS / "results.csv")
+    for environment, runs in presets.items():
+        groups = {_LABELS[learning.PRESETS]: runs}
+        if environment in peer:
+            groups[_LABELS[learning.PEER]] = peer[environment]
+        draw(environment, groups, DOCS / f"{environment.replace('/', '_')}.png")
+    readme = DOCS / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    for name, lines in tables.items():
+        text = put_between_markers(text, name, lines)
+        print(*lines, sep="\n")
+    if text:
+        readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ _NORMALIZED = {"normalize_observations": True, "normalize_rewards": True, "norma
 
 
 def _mujoco(**settings: Any) -> Preset:
-    return Preset(_TF_AGENTS, {**_MUJOCO, **settings})
+    """TF-Agents' settings, but for those that are given, which are rl-zoo's."""
+    source = f"{_TF_AGENTS}; {', '.join(settings)} of {_RL_ZOO}" if settings else _TF_AGENTS
+    return Preset(source, {**_MUJOCO, **settings})
 
 
 # Schulman et al., 2017, table 3, as TF-Agents runs it.
@@ -119,6 +121,20 @@ PRESETS: dict[str, Preset] = {
             **_RAW,
         },
     ),
+    "MountainCarContinuous": Preset(
+        f"{_RL_ZOO} (discount), with a large first standard deviation in place of its state-dependent exploration",
+        {
+            "num_environments": 4,
+            "total_environment_steps": 100_000,
+            "collect_steps_per_iteration": 256,
+            "minibatch_size": 64,
+            "num_epochs": 10,
+            "discount_factor": 0.999,
+            "lambda_value": 0.98,
+            "initial_log_std": 1.0,
+            **_NORMALIZED,
+        },
+    ),
     "MountainCar": Preset(
         _RL_ZOO,
         {
@@ -162,7 +178,9 @@ PRESETS: dict[str, Preset] = {
             **_NORMALIZED,
         },
     ),
-    "HalfCheetah": _mujoco(),
+    "HalfCheetah": _mujoco(
+        discount_factor=0.98, lambda_value=0.92, initial_log_std=-2.0, importance_ratio_clipping=0.1
+    ),
     "Hopper": _mujoco(),
     "Walker2d": _mujoco(),
     "Ant": _mujoco(),
@@ -172,8 +190,8 @@ PRESETS: dict[str, Preset] = {
     "Atari": Preset(
         f"{_RL_ZOO}, but rewards divided by the returns' deviation instead of clipped to their sign", _ATARI
     ),
-    # The zoo's discount is what lets Swimmer leave its local optimum.
-    "Swimmer": Preset(f"{_TF_AGENTS}; discount of {_RL_ZOO}", {**_MUJOCO, "discount_factor": 0.9999}),
+    # The discount is what lets it leave its local optimum.
+    "Swimmer": _mujoco(discount_factor=0.9999),
 }
 
 

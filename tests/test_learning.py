@@ -1,5 +1,6 @@
 """The runner of learning results and its report, with a tiny run and made-up ones."""
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ TINY = ("--total_environment_steps=120", "--collect_episodes_per_iteration=2", "
 def test_a_run_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "RUNS", tmp_path)
     assert learning.train(learning.PRESETS, "CartPole-v1", 4, TINY) == "presets, CartPole-v1 4: exit status 0"
-    (run,) = learning_report.read_runs(tmp_path / "presets")
+    (run,) = learning_report.read_runs(tmp_path / "presets")["CartPole-v1"]
     assert (run.environment, run.result["seed"], run.result["num_eval_episodes"]) == ("CartPole-v1", 4, 100)
     assert len(run.steps) == len(run.returns) >= 1
     assert learning.train(learning.PRESETS, "CartPole-v1", 4, TINY) == "presets, CartPole-v1 4: done before"
@@ -47,19 +48,46 @@ def test_interval_holds_the_mean_nineteen_times_of_twenty(rng: np.random.Generat
     assert learning_report.interval([500.0] * 3) == (500.0, 500.0)
 
 
-def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def write_run(folder: Path, environment: str, seed: int, mean: float) -> None:
+    """As `ppo-train` writes it; the returns grow as the steps do."""
+    root_dir = folder / environment.replace("/", "_") / str(seed)
+    root_dir.mkdir(parents=True)
+    result = {"env_name": environment, "seed": seed, "environment_steps": 1000 + seed, "eval_return_mean": mean,
+              "wall_time_s": 90.0, "steps_per_second": 12.0}  # fmt: skip
+    (root_dir / "result.json").write_text(json.dumps(result))
+    rows = "\n".join(f"{steps},{steps / 2}" for steps in range(100, 5000, 100))
+    (root_dir / "metrics.csv").write_text(f"environment_steps,episode_return_mean\n50,nan\n{rows}\n")
+
+
+def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, docs = tmp_path / "runs", tmp_path / "docs"
     for seed, mean in enumerate((480.0, 500.0)):
-        folder = tmp_path / "runs" / "presets" / "CartPole-v1" / str(seed)
-        folder.mkdir(parents=True)
-        result = {"env_name": "CartPole-v1", "seed": seed, "environment_steps": 1000 + seed, "eval_return_mean": mean}
-        (folder / "result.json").write_text(json.dumps(result))
-        rows = "\n".join(f"{steps},{steps / 2}" for steps in range(100, 1000, 100))
-        (folder / "metrics.csv").write_text(f"environment_steps,episode_return_mean\n50,nan\n{rows}\n")
-    monkeypatch.setattr(learning, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(learning_report, "DOCS", tmp_path / "docs")
+        write_run(runs / "presets", "CartPole-v1", seed, mean)
+    write_run(runs / "presets", "ALE/Pong-v5", 0, -20.0)
+    write_run(runs / "stable_baselines3", "CartPole-v1", 0, 470.0)
+    write_run(runs / "without_2", "CartPole-v1", 0, 460.0)
+    docs.mkdir()
+    markers = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("results", "games", "ablations"))
+    (docs / "README.md").write_text(f"# Title\n{markers}the end\n")
+    monkeypatch.setattr(learning, "RUNS", runs)
+    monkeypatch.setattr(learning_report, "DOCS", docs)
     learning_report.main()
-    line = capsys.readouterr().out.splitlines()[2]
-    assert line.startswith("| CartPole-v1 | 1,001 | 2 | 490.0 | 10.0 | 490.0 [480.0, 500.0] | 500.0")
-    assert (tmp_path / "docs" / "CartPole-v1.png").stat().st_size < 200_000
-    assert len((tmp_path / "docs" / "results.csv").read_text().splitlines()) == 3
-    assert line in (tmp_path / "docs" / "table.md").read_text()
+    text = (docs / "README.md").read_text()
+    assert (
+        "| CartPole-v1 | 1,001 | 2 | 490.0 ± 10.0 | 490.0 [480.0, 500.0] | 1.5 | 500.0 ± 0.0 |  | 470.0 ± 0.0 |" in text
+    )
+    assert "| ALE/Pong-v5 | 0 | 1,000 | 525.00 | 1975.00 | -20.00 | 12 |" in text
+    assert "| 2 | 1,250.0 [1,250.0, 1,250.0] (1) |" in text
+    assert text.startswith("# Title\n")
+    assert text.endswith("the end\n")
+    assert "old" not in text
+    assert len((docs / "results.csv").read_text().splitlines()) == 6
+    for name in ("CartPole-v1", "ALE_Pong-v5"):
+        assert (docs / f"{name}.png").stat().st_size < 200_000
+
+
+def test_names_of_ablations_are_those_of_the_script() -> None:
+    source = (Path(learning.__file__).parent / "ablation.py").read_text()
+    (dictionary,) = [node.value for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+    assert isinstance(dictionary, ast.Dict)
+    assert tuple(ast.literal_eval(key) for key in dictionary.keys if key) == learning.ABLATIONS
