@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import json
 import os
 import pathlib
 import subprocess
@@ -84,7 +85,7 @@ def train(variant: str, environment: str, seed: int, flags: Sequence[str], episo
         A line that tells what happened.
     """
     root_dir = folder(variant, environment, seed)
-    if (root_dir / "result.json").exists():
+    if _is_finished(root_dir):
         return f"{variant}, {environment} {seed}: done before"
     command = [*program(variant), f"--env_name={environment}", f"--seed={seed}", *flags]
     if (root_dir / "checkpoints").exists():
@@ -96,6 +97,12 @@ def train(variant: str, environment: str, seed: int, flags: Sequence[str], episo
             check=False, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **_ONE_THREAD},
         )  # fmt: skip
     return f"{variant}, {environment} {seed}: exit status {ended.returncode}"
+
+
+def _is_finished(root_dir: pathlib.Path) -> bool:
+    """Whether a run has come to its end: result.json is there before, with what is known so far."""
+    result = root_dir / "result.json"
+    return result.exists() and json.loads(result.read_text()).get("finished", True)
 
 
 def main() -> None:

@@ -87,7 +87,8 @@ def read_runs(folder: pathlib.Path) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = {}
     for path in sorted(folder.glob("*/*/result.json")):
         run = _read_run(path.parent)
-        runs.setdefault(run.environment, []).append(run)
+        if run.result.get("finished", True):
+            runs.setdefault(run.environment, []).append(run)
     return runs
 
 

@@ -44,6 +44,9 @@ class CompiledRollout:
         policy: Policy.
         counts_boundaries: As in `StopRule`.
         expected_rows: Vector steps that a rollout is likely to take; None if nobody knows.
+
+    Attributes:
+        seeds: Of the actions.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class CompiledRollout:
         self._capacity = _capacity(expected_rows, _row_bytes(env, policy))
         self._chunk: Any = None
         self._refused = False
-        self._seeds = SeedSequence()
+        self.seeds = SeedSequence()
 
     def is_possible(self) -> bool:
         """Returns whether XLA takes it; traces and translates on the first call."""
@@ -78,7 +81,7 @@ class CompiledRollout:
             stop: When to stop, int32 tensors.
         """
         target, limit = stop.target, stop.maximum_iterations
-        seed = self._seeds.next()
+        seed = self.seeds.next()
         first = _cut(self._chunk(seed, time_step, host_calls.plain(policy_state), tf.constant(0), target, limit))
         whole = tf.cond(
             (first.counted >= target) | (first.rows >= limit),

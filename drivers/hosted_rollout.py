@@ -31,6 +31,9 @@ class HostedRollout:
     Args:
         env: Environment with `step_numpy`, a `TFEnvironment`.
         policy: Policy, with or without state.
+
+    Attributes:
+        seeds: Of the actions.
     """
 
     def __init__(self, env: Any, policy: tf_policy.TFPolicy) -> None:
@@ -39,7 +42,7 @@ class HostedRollout:
         time_step_spec, *self._step_spec = host_calls.plain(specs)
         self._packing = _Packing(host_calls.with_outer_dims(time_step_spec, env.batch_size))
         self._recorder = _Recorder(env, self._step_spec, self._packing)
-        self._seeds = SeedSequence()
+        self.seeds = SeedSequence()
         self._loop = tf.function(self._loop_in_graph, autograph=False)
 
     def __call__(self, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule) -> tuple[Rollout, ts.TimeStep, Nest]:
@@ -58,7 +61,7 @@ class HostedRollout:
         return (*self._recorder.finish(), policy_state)
 
     def _loop_in_graph(self, packed: list[tf.Tensor], policy_state: Nest) -> Nest:
-        seed = self._seeds.next()
+        seed = self.seeds.next()
 
         def body(row: tf.Tensor, packed: list[tf.Tensor], policy_state: Nest) -> tuple:
             time_step = self._packing.unpack(packed)

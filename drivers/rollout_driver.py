@@ -77,6 +77,27 @@ class RolloutDriver(driver.Driver):
         self._hosted = HostedRollout(env, policy) if is_hosted else None
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
 
+    def get_state(self) -> dict[str, Any]:
+        """Returns the state of the random numbers that actions are drawn with, for `set_state` of another driver.
+
+        Where policy and environment are stepped in a graph that XLA does not take, TensorFlow keeps that state to
+        itself, and it is missing.
+        """
+        return {name: source.get_state() for name, source in self._random_sources().items()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on with the random numbers from where `get_state` was called."""
+        for name, source in self._random_sources().items():
+            source.set_state(state[name])
+
+    def _random_sources(self) -> dict[str, Any]:
+        sources = {
+            "numpy_policy": self._numpy_policy,
+            "compiled": self._compiled and self._compiled.seeds,
+            "hosted": self._hosted and self._hosted.seeds,
+        }
+        return {name: source for name, source in sources.items() if hasattr(source, "get_state")}
+
     def _collect(
         self, time_step: ts.TimeStep, policy_state: Nest, target: Any, maximum_iterations: Any
     ) -> tuple[ts.TimeStep, Nest]:

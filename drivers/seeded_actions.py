@@ -19,13 +19,23 @@ class SeedSequence:
 
     def __init__(self) -> None:
         with tf.init_scope():
-            self._seed = int(tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64))
+            seed = tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64)
+            self._seed = tf.Variable(seed, trainable=False, name="seed")
             self._count = tf.Variable(0, trainable=False, dtype=tf.int64, name="rollouts")
 
     def next(self) -> tf.Tensor:
         """Returns the next seed, int32 [2]."""
-        key = tf.stack([tf.constant(self._seed, tf.int64), self._count.assign_add(1)])
+        key = tf.stack([self._seed.read_value(), self._count.assign_add(1)])
         return tf.random.stateless_uniform([2], key, minval=None, maxval=None, dtype=tf.int32)
+
+    def get_state(self) -> dict[str, int]:
+        """Returns where the sequence is, for `set_state` of another one."""
+        return {"seed": int(self._seed), "count": int(self._count)}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on from where `get_state` was called."""
+        self._seed.assign(state["seed"])
+        self._count.assign(state["count"])
 
 
 def seeded_action(

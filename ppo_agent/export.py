@@ -28,6 +28,8 @@ from tf_agents.policies import policy_saver, tf_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
 
+from ppo_agent.atomic_files import UNFINISHED
+
 
 def export_policy(policy: tf_policy.TFPolicy, directory: str | os.PathLike[str]) -> None:
     """Saves a policy so that it loads and acts with TensorFlow alone; see the module's description.
@@ -182,7 +184,7 @@ def _check_arguments(policy: tf_policy.TFPolicy, directory: str | os.PathLike[st
 def _write_atomically(target: pathlib.Path, write: Callable[[str], Any]) -> None:
     """Writes beside the target and renames, so that a reader sees the old SavedModel or the new one, but no half."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{target.name}-", dir=target.parent) as scratch:
         new, old = pathlib.Path(scratch, "new"), pathlib.Path(scratch, "old")
         write(str(new))
         if target.exists():

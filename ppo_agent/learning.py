@@ -53,6 +53,19 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         """
         return dict(zip(TRAIN_REPORT, self._report.numpy().tolist(), strict=True))
 
+    def create_training_variables(self, batch_size: int | None = None) -> None:
+        """Creates what the first call of `train` would: the optimiser, its slots, running returns.
+
+        Args:
+            batch_size: rows of the experience to come; None if that is not known.
+        """
+        if self._optimizer is None:
+            self._optimizer = optimizers.default_optimizer()
+        if not self._has_slots and not self._is_distributed():
+            optimizers.create_slots(self._optimizer, self._trained_variables())
+            self._has_slots = True
+        self._create_running_return(batch_size)
+
     def _train(self, experience: Nest, weights: Tensor | None) -> LossInfo:
         if self._config.target_kl > 0 and self._is_distributed():
             raise ValueError(
@@ -60,12 +73,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
                 "must make equally many gradient steps."
             )
         trajectory = self._checked(experience)
-        if self._optimizer is None:
-            self._optimizer = optimizers.default_optimizer()
-        if not self._has_slots and not self._is_distributed():
-            optimizers.create_slots(self._optimizer, self._trained_variables())
-            self._has_slots = True
-        self._create_running_return(trajectory.step_type.shape[0])
+        self.create_training_variables(trajectory.step_type.shape[0])
         loss_info = self._call_update(trajectory, weights)
         # In a graph the answer is a tensor; the summary operations ask it themselves.
         if not tf.executing_eagerly() or tf.summary.should_record_summaries():

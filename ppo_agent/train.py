@@ -19,11 +19,16 @@ from ppo_agent import _stack, presets
 from ppo_agent.training import clock as _clock  # noqa: F401 - Looks at the clock when it is imported.
 from ppo_agent.training import settings
 from ppo_agent.training.command_line import FlagError, define_common_flags, mistakes_are_flag_errors, run
+from ppo_agent.training.interrupts import InterruptGuard
 from ppo_agent.training.progress import is_terminal
 from ppo_agent.training.run_directory import RunDirectory, default_root_dir
 
 _PROGRAM = "ppo-train"
 _LARGEST_SEED = 2**31 - 1
+_REQUESTED = (
+    "env_name", "preset", "seed", "eval_interval", "num_eval_episodes", "checkpoint_interval", "checkpoints_kept",
+    "resume",
+)  # fmt: skip
 
 
 def cli() -> None:
@@ -48,7 +53,13 @@ def define_flags() -> flags.FlagValues:
     """The program's flags, apart from those of other programs in this process."""
     values = flags.FlagValues()
     own: dict[str, Any] = {"flag_values": values}
-    flags.DEFINE_string("env_name", "CartPole-v1", "Whatever gymnasium.make takes, module:Name-v0 included.", **own)
+    flags.DEFINE_string(
+        "env_name",
+        "CartPole-v1",
+        "Whatever gymnasium.make takes, module:Name-v0 included; or TFCartPole, TFPendulum or TFAcrobot, which run in "
+        "TensorFlow operations, compiled with the policy.",
+        **own,
+    )
     flags.DEFINE_string("root_dir", "", "Folder to write into; empty: runs/ENV/TIME.", **own)
     flags.DEFINE_string("preset", presets.AUTO, "auto: of the environment, or general ones; none; or a name.", **own)
     flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
@@ -58,9 +69,18 @@ def define_flags() -> flags.FlagValues:
     )
     flags.DEFINE_integer("num_eval_episodes", 20, "Episodes of an evaluation.", lower_bound=1, **own)
     flags.DEFINE_integer(
-        "checkpoint_interval", 20, "Iterations between checkpoints; 0: only at the end.", lower_bound=0, **own
+        "checkpoint_interval", 20, "Iterations between checkpoints; 0: only first and last.", lower_bound=0, **own
     )
-    flags.DEFINE_bool("resume", False, "Go on with the run in root_dir.", **own)
+    flags.DEFINE_integer(
+        "checkpoints_kept", 3, "Last checkpoints that stay; the best by evaluation stays too.", lower_bound=1, **own
+    )
+    flags.DEFINE_bool(
+        "resume",
+        False,
+        "Go on with the run in root_dir, from its newest sound checkpoint and with its settings; of these "
+        f"{' and '.join(settings.MAY_CHANGE)} may be given anew.",
+        **own,
+    )
     flags.DEFINE_bool("progress", True, "Show a progress bar; unless given, only on a terminal.", **own)
     define_common_flags(values)
     return values
@@ -72,19 +92,20 @@ def _main(flag_values: flags.FlagValues) -> int:
     with mistakes_are_flag_errors():
         presets.check_name(values["preset"])
         settings.check_given(given)
-    directory = _directory(values)
-    _stack.import_tensorflow()
-    # Imported here: a wrong flag should not wait for TensorFlow.
-    from ppo_agent.training import session
+    with InterruptGuard() as guard, _directory(values) as directory:
+        _stack.import_tensorflow()
+        # Imported here: a wrong flag should not wait for TensorFlow.
+        from ppo_agent.training import session
 
-    # A bar that nobody asked for is no use in a log file.
-    progress = values["progress"] and (flag_values["progress"].present > 0 or is_terminal())
-    names = ("env_name", "preset", "seed", "eval_interval", "num_eval_episodes", "checkpoint_interval", "resume")
-    request = session.Request(**{name: values[name] for name in names}, given=given, progress=progress)
-    if request.resume:
-        present = {name for name in values if flag_values[name].present}
-        request = session.resumed_request(request, directory, present)
-    return session.train(request, directory)
+        # A bar that nobody asked for is no use in a log file.
+        progress = values["progress"] and (flag_values["progress"].present > 0 or is_terminal())
+        request = session.Request(
+            **{name: values[name] for name in _REQUESTED},
+            given=given,
+            progress=progress,
+            present={name for name in values if flag_values[name].present},
+        )
+        return session.train(request, directory, guard)
 
 
 def _directory(values: Mapping[str, Any]) -> RunDirectory:

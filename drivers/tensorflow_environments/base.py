@@ -101,6 +101,9 @@ class TensorFlowEnvironment(tf_environment.TFEnvironment, tf.Module, metaclass=a
         """Returns the specs of actions without batch dimension."""
         return host_calls.plain(self._action_spec)
 
+    def close(self) -> None:
+        """Does nothing: there is nothing to give back, but programs close environments of all kinds."""
+
     def _create_variables(self, seed: int | None) -> None:
         size = self._batch_size
         if seed is None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
+from tf_agents.environments import tf_environment
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
     DynamicStepDriver,
     EpisodeStatistics,
-    GymnasiumEnvironment,
     UniformReplayBuffer,
 )
+from ppo_agent.training import environments
 from ppo_agent.training.settings import Settings
 
 # Episodes that do not end are trained on in parts of this many environment steps.
@@ -33,13 +35,14 @@ class Collector:
 
     def __init__(
         self,
-        env: GymnasiumEnvironment,
+        env: tf_environment.TFEnvironment,
         agent: tf_agent.TFAgent,
         settings: Settings,
         statistics: EpisodeStatistics,
     ) -> None:
         """Creates driver and replay buffer."""
         self._env, self._settings, self._statistics = env, settings, statistics
+        self._policy_state_spec = agent.collect_policy.policy_state_spec
         self._most_steps = max(MOST_STEPS // env.batch_size, settings.collect_steps_per_iteration or 1)
         # Boundary rows and the bootstrap row need room too.
         self._buffer = UniformReplayBuffer(agent.collect_data_spec, env.batch_size, 2 * self._most_steps + 2)
@@ -65,6 +68,35 @@ class Collector:
         """
         if not self._is_worthwhile(budget):
             return None
+        before = self._statistics.get_state()
+        try:
+            return self._collect(budget)
+        except BaseException:
+            # What is lost was not trained on, and does not count.
+            self._statistics.set_state(before)
+            raise
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the next rollout depends on beside environment and policy, for `set_state` of another one.
+
+        Time step and policy state belong to an environment whose state can be saved too. Others start new episodes.
+        """
+        state = {"last_steps": self.last_steps, "driver": self._driver.get_state(), "time_step": None}
+        if environments.has_variables(self._env) and self._time_step is not None:
+            state["time_step"] = [np.asarray(x) for x in tf.nest.flatten(self._time_step)]
+            state["policy_state"] = [np.asarray(x) for x in tf.nest.flatten(self._policy_state)]
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from where `get_state` was called."""
+        self.last_steps = state["last_steps"]
+        self._driver.set_state(state["driver"])
+        self._time_step = self._policy_state = None
+        if state["time_step"] is not None:
+            self._time_step = _packed(self._env.time_step_spec(), state["time_step"])
+            self._policy_state = _packed(self._policy_state_spec, state["policy_state"])
+
+    def _collect(self, budget: int) -> Trajectory | None:
         start = self._statistics.num_environment_steps
         parts: list[Trajectory] = []
         while self._num_rows(parts) < self._settings.minibatch_size:
@@ -94,6 +126,10 @@ class Collector:
         experience = self._buffer.gather_all()
         self._buffer.clear()
         return experience
+
+
+def _packed(spec: Any, arrays: list[np.ndarray]) -> Any:
+    return tf.nest.pack_sequence_as(spec, [tf.constant(array) for array in arrays])
 
 
 def _join(parts: list[Trajectory]) -> Trajectory:

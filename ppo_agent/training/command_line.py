@@ -80,9 +80,17 @@ def run(
 
 
 def say(text: str) -> None:
-    """Writes a line to standard output at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Writes a line to standard output at once, unless it cannot be written: a full disk ends no run."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """Writes a warning to standard error, likewise."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"warning: {one_line(text)}\n")
+        sys.stderr.flush()
 
 
 def _parse_and_call(

@@ -2,10 +2,58 @@
 
 from __future__ import annotations
 
-from ppo_agent.drivers import GymnasiumEnvironment, atari, vector_envs
+from tf_agents.environments import tf_environment
+
+from ppo_agent.drivers import (
+    GymnasiumEnvironment,
+    TensorFlowEnvironment,
+    TFAcrobot,
+    TFCartPole,
+    TFPendulum,
+    atari,
+    vector_envs,
+)
 
 # Atari games have a vectorised form of their own and no other.
 _OF_GAMES = ("auto", "vector_entry_point")
+
+# Environments in TensorFlow operations, each with the gymnasium environment whose dynamics it has.
+_IN_TENSORFLOW: dict[str, tuple[type[TensorFlowEnvironment], str]] = {
+    "TFCartPole": (TFCartPole, "CartPole-v1"),
+    "TFPendulum": (TFPendulum, "Pendulum-v1"),
+    "TFAcrobot": (TFAcrobot, "Acrobot-v1"),
+}
+
+
+def make_training_environment(
+    env_name: str, *, num_environments: int, seed: int, vectorization: str = "auto"
+) -> tf_environment.TFEnvironment:
+    """Makes the environments that an agent is to learn in.
+
+    Args:
+        env_name: `TFCartPole` and its like, which run in TensorFlow operations; or as `make_environment` takes it.
+        num_environments: how many.
+        seed: of the first episodes.
+        vectorization: see `GymnasiumEnvironment`; those in TensorFlow operations have no such choice.
+
+    Raises:
+        ValueError: as `make_environment`.
+    """
+    if env_name in _IN_TENSORFLOW:
+        return _IN_TENSORFLOW[env_name][0](num_environments=num_environments, seed=seed)
+    return make_environment(
+        env_name, num_environments=num_environments, seed=seed, vectorization=vectorization, is_training=True
+    )
+
+
+def gymnasium_name(env_name: str) -> str:
+    """The gymnasium id of an environment, which has its preset, and in which its policies are evaluated."""
+    return _IN_TENSORFLOW[env_name][1] if env_name in _IN_TENSORFLOW else env_name
+
+
+def has_variables(env: tf_environment.TFEnvironment) -> bool:
+    """Whether all of an environment's state is in variables, so that a checkpoint can hold it."""
+    return isinstance(env, TensorFlowEnvironment)
 
 
 def make_environment(

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
+from tf_agents.environments import tf_environment
 
 from ppo_agent import PPOClipAgent, PPOKLPenaltyAgent, presets
-from ppo_agent.drivers import EpisodeStatistics, GymnasiumEnvironment
+from ppo_agent.drivers import EpisodeStatistics
 from ppo_agent.observations import LeafKind, leaf_kind
+from ppo_agent.training import environments
 from ppo_agent.training.collection import Collector
-from ppo_agent.training.environments import make_environment
 from ppo_agent.training.networks import make_networks
+from ppo_agent.training.random_state import seed_everything
 from ppo_agent.training.schedules import Schedule, ScheduledValue, make_schedule
 from ppo_agent.training.settings import Settings
 
@@ -28,7 +28,7 @@ EVALUATION_SEED_OFFSET = 1_000_003
 class Experiment(NamedTuple):
     """The parts of a run."""
 
-    env: GymnasiumEnvironment
+    env: tf_environment.TFEnvironment
     agent: tf_agent.TFAgent
     optimizer: Any
     learning_rate: Schedule
@@ -37,25 +37,26 @@ class Experiment(NamedTuple):
     collector: Collector
 
 
-def build(env_name: str, settings: Settings, seed: int) -> Experiment:
+def build(env_name: str, settings: Settings, seed: int, steps_before: int = 0) -> Experiment:
     """Makes environments, networks, agent and collector.
 
     Args:
-        env_name: a gymnasium id.
+        env_name: see `environments.make_training_environment`.
         settings: hyper-parameters.
         seed: of everything that is random.
+        steps_before: environment steps before a resume: gymnasium environments, which begin anew, do not begin with
+            the same episodes again.
 
     Raises:
         TypeError: the environment or a setting is of no use for PPO.
         ValueError: likewise.
     """
     seed_everything(seed)
-    env = make_environment(
+    env = environments.make_training_environment(
         env_name,
         num_environments=settings.num_environments,
-        seed=seed,
+        seed=seed + steps_before,
         vectorization=settings.vectorization,
-        is_training=True,
     )
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     scheduled = scheduled_values(settings)
@@ -78,7 +79,7 @@ def scheduled_values(settings: Settings) -> dict[str, ScheduledValue]:
 
 
 def make_agent(
-    env: GymnasiumEnvironment,
+    env: tf_environment.TFEnvironment,
     settings: Settings,
     optimizer: Any,
     scheduled: Mapping[str, ScheduledValue] = MappingProxyType({}),
@@ -138,16 +139,9 @@ def general_preset(env_name: str) -> presets.Preset:
     Raises:
         ValueError: there is no such environment, or it is of no use for PPO.
     """
-    with make_environment(env_name) as env:
+    with environments.make_environment(environments.gymnasium_name(env_name)) as env:
         actions, observations = tf.nest.flatten(env.action_spec()), tf.nest.flatten(env.observation_spec())
     return presets.general(
         continuous_actions=any(spec.dtype.is_floating for spec in actions),
         images=any(leaf_kind(spec) is LeafKind.IMAGE for spec in observations),
     )
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds Python's, NumPy's and TensorFlow's global generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - environments written for it use the global generator.
-    tf.random.set_seed(seed)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tf_agents.agents import tf_agent
 
-from ppo_agent.checkpoint import TrainingCheckpoint
-from ppo_agent.training import evaluation
+from ppo_agent.checkpoint import CheckpointStore, TrainingCheckpoint
+from ppo_agent.checkpoint.store import Loaded
+from ppo_agent.training import environments, evaluation
 from ppo_agent.training.clock import seconds_since_process_start
-from ppo_agent.training.environments import make_environment
+from ppo_agent.training.command_line import warn
 from ppo_agent.training.events import Events
 from ppo_agent.training.experiment import EVALUATION_SEED_OFFSET, Experiment
 from ppo_agent.training.interrupts import InterruptGuard
 from ppo_agent.training.metrics_table import MetricsTable
 from ppo_agent.training.progress import ProgressBar
-from ppo_agent.training.run_directory import RunDirectory
+from ppo_agent.training.random_state import GlobalGenerators
+from ppo_agent.training.run_directory import RunDirectory, write_json
+from ppo_agent.training.tally import Tally
+
+# An iteration that takes longer may be the one that a signal cannot wait for.
+_LONG_ITERATION_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +36,13 @@ class LoopOptions:
     """What a run does beside training.
 
     Attributes:
-        env_name: a gymnasium id, to make environments for evaluation.
+        env_name: see `environments.make_training_environment`, to make environments for evaluation.
         seed: of the run.
         total_environment_steps: when to stop.
         eval_interval: iterations between evaluations; 0 for none before the end.
         num_eval_episodes: episodes of an evaluation.
-        checkpoint_interval: iterations between checkpoints.
+        checkpoint_interval: iterations between checkpoints; 0 for none but the first and the last.
+        hyper_parameters: that a checkpoint tells of beside the agent's own.
     """
 
     env_name: str
@@ -40,31 +51,7 @@ class LoopOptions:
     eval_interval: int
     num_eval_episodes: int
     checkpoint_interval: int
-
-
-@dataclasses.dataclass
-class Tally:
-    """Counts and times of a run in seconds, those before a resume included.
-
-    Attributes:
-        iterations: updates so far.
-        wall_time_s: from the start of the process to its end, added up over processes that are done.
-        collect_time_s: in collection.
-        train_time_s: in updates.
-        timed_steps: environment steps after the first iteration.
-        timed_s: wall time after the first iteration, without evaluation.
-        start_up_time_s: from the start of this process to the end of its first iteration.
-        evaluations: (environment steps, mean return, its standard deviation) each.
-    """
-
-    iterations: int = 0
-    wall_time_s: float = 0.0
-    collect_time_s: float = 0.0
-    train_time_s: float = 0.0
-    timed_steps: int = 0
-    timed_s: float = 0.0
-    start_up_time_s: float = 0.0
-    evaluations: list[list[float]] = dataclasses.field(default_factory=list)
+    hyper_parameters: Mapping[str, Any]
 
 
 class TrainingLoop:
@@ -77,7 +64,12 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, experiment: Experiment, options: LoopOptions, directory: RunDirectory, guard: InterruptGuard
+        self,
+        experiment: Experiment,
+        options: LoopOptions,
+        directory: RunDirectory,
+        guard: InterruptGuard,
+        store: CheckpointStore,
     ) -> None:
         """Prepares the loop; nothing is written yet.
 
@@ -86,16 +78,31 @@ class TrainingLoop:
             options: what to do beside training.
             directory: where to write.
             guard: holds signals back while the state changes.
+            store: of checkpoints.
         """
-        self._experiment, self._options, self._guard = experiment, options, guard
+        self._experiment, self._options, self._guard, self._directory = experiment, options, guard, directory
         self.table = MetricsTable(directory.metrics)
         self.tally = Tally()
+        # An environment whose state is saved must be where the agent is.
+        self._saves_env = environments.has_variables(experiment.env)
+        experiment.agent.create_training_variables(experiment.env.batch_size)
         self.checkpoint = TrainingCheckpoint(
-            directory.checkpoints, experiment.agent, experiment.optimizer, self._get_state, self._set_state
+            store,
+            agent=experiment.agent,
+            hyper_parameters=options.hyper_parameters,
+            loop=self,
+            collector=experiment.collector,
+            statistics=experiment.statistics,
+            generators=GlobalGenerators(),
+            **({"environment": experiment.env} if self._saves_env else {}),
         )
         self._events = Events(directory)
         self._wall_time_before = 0.0
         self._is_first, self._lap = True, time.perf_counter()
+        self._saved: tuple[int, int] | None = None
+        self._iteration_s = 0.0
+        self._snapshot: tuple[int, Any, Any] | None = None
+        guard.on_overdue = self._write_snapshot
 
     @property
     def environment_steps(self) -> int:
@@ -107,20 +114,19 @@ class TrainingLoop:
         """The agent."""
         return self._experiment.agent
 
-    @property
-    def final_train_return_mean(self) -> float:
-        """Mean return of the last 100 training episodes, NaN if there were none."""
-        return self._experiment.statistics.mean_return()
-
     def close(self) -> None:
         """Writes out what is still in memory; goes on as before if more comes."""
         self._events.close()
 
-    def resume(self) -> bool:
-        """Goes on from the newest checkpoint; returns whether there is one."""
-        found = self.checkpoint.restore()
+    def resume(self, loaded: Loaded) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            CheckpointMismatchError: it does not fit; nothing was changed.
+        """
+        self.checkpoint.take_over(loaded)
         self.table.drop_after(self.environment_steps)
-        return found
+        self._saved = self._progress()
 
     def run(self, progress: ProgressBar) -> None:
         """Runs iterations until the steps are used up, and evaluates.
@@ -135,11 +141,55 @@ class TrainingLoop:
             progress.update(self.environment_steps, self._experiment.statistics.mean_return())
         self.evaluate()
 
-    def save(self) -> None:
-        """Writes a checkpoint."""
+    def save(self) -> bool:
+        """Writes a checkpoint and result.json, unless nothing has changed since the last time.
+
+        Returns:
+            False if they could not be written, as on a full disk, which the user is told; the run can go on.
+        """
         with self._guard.deferred():
+            if self._saved == self._progress():
+                return True
             self.tally.wall_time_s = self.wall_time()
-            self.checkpoint.save(self.environment_steps)
+            try:
+                self.table.sync()
+                self.checkpoint.save(self.environment_steps, self._evaluation())
+                write_json(self._directory.result, self.result(finished=False))
+            except OSError as error:
+                steps = self.environment_steps
+                warn(f"no checkpoint could be written at {steps} environment steps ({error}); the run goes on.")
+                return False
+            self._saved, self._snapshot = self._progress(), None
+            return True
+
+    def result(self, *, finished: bool) -> dict[str, Any]:
+        """What result.json says.
+
+        Args:
+            finished: whether this is the end of the run.
+        """
+        tally = self.tally
+        mean, std = tally.evaluation_at(self.environment_steps) or (None, None)
+        final = self._experiment.statistics.mean_return()
+        return {
+            "env_name": self._options.env_name,
+            "seed": self._options.seed,
+            "environment_steps": self.environment_steps,
+            "iterations": tally.iterations,
+            "train_steps": int(self.agent.train_step_counter),
+            "wall_time_s": round(self.wall_time(), 3),
+            "start_up_time_s": round(tally.start_up_time_s, 3),
+            "steps_per_second": round(tally.steps_per_second(self.environment_steps), 1),
+            "collect_time_s": round(tally.collect_time_s, 3),
+            "train_time_s": round(tally.train_time_s, 3),
+            # JSON knows no NaN.
+            "final_train_return_mean": None if math.isnan(final) else final,
+            "eval_return_mean": mean,
+            "eval_return_std": std,
+            "num_eval_episodes": 0 if mean is None else self._options.num_eval_episodes,
+            "finished": finished,
+            "best_checkpoint": _name(self.checkpoint.store.best()),
+        }
 
     def wall_time(self) -> float:
         """Seconds since the process started, those of processes before a resume included."""
@@ -153,16 +203,35 @@ class TrainingLoop:
         num_episodes = self._options.num_eval_episodes
         size = evaluation.num_environments(num_episodes)
         seed = self._options.seed + EVALUATION_SEED_OFFSET
-        with make_environment(self._options.env_name, num_environments=size, seed=seed) as env:
+        name = environments.gymnasium_name(self._options.env_name)
+        with environments.make_environment(name, num_environments=size, seed=seed) as env:
             act = evaluation.act_with(self._experiment.agent.policy, size)
             returns = evaluation.evaluate(env, act, num_episodes)
         self.tally.evaluations.append([self.environment_steps, returns.mean, returns.std])
         self._events.write_evaluation(returns.mean, self.environment_steps)
         self._lap += time.perf_counter() - start
+        if self.tally.last_is_best():
+            self.save()
 
     def _iterate(self) -> bool:
         """Collects and trains once; returns False if the steps are used up."""
-        start, steps_before = time.perf_counter(), self.environment_steps
+        if self._iteration_s > _LONG_ITERATION_SECONDS and self._saved != self._progress():
+            self.tally.wall_time_s = self.wall_time()
+            self._snapshot = (self.environment_steps, *self.checkpoint.snapshot())
+        start = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            if self._saves_env:
+                stack.enter_context(self._guard.deferred())
+            if not self._learn(start, self.environment_steps):
+                return False
+        self._iteration_s = time.perf_counter() - start
+        if self._is_due(self._options.eval_interval):
+            self.evaluate()
+        if self._is_due(self._options.checkpoint_interval):
+            self.save()
+        return True
+
+    def _learn(self, start: float, steps_before: int) -> bool:
         experience = self._experiment.collector.collect(self._options.total_environment_steps - steps_before)
         if experience is None:
             return False
@@ -174,10 +243,6 @@ class TrainingLoop:
             self.tally.train_time_s += trained - collected
             self._count(self.environment_steps - steps_before, trained)
             self._report((self.environment_steps - steps_before) / (trained - start))
-        if self._is_due(self._options.eval_interval):
-            self.evaluate()
-        if self._is_due(self._options.checkpoint_interval):
-            self.save()
         return True
 
     def _train(self, experience: Any, share_done: float) -> None:
@@ -216,15 +281,28 @@ class TrainingLoop:
     def _is_due(self, interval: int) -> bool:
         return interval > 0 and self.tally.iterations % interval == 0
 
-    def _get_state(self) -> dict[str, Any]:
-        return {
-            "tally": dataclasses.asdict(self.tally),
-            "statistics": self._experiment.statistics.get_state(),
-            "last_steps": self._experiment.collector.last_steps,
-        }
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the loop itself."""
+        return dataclasses.asdict(self.tally)
 
-    def _set_state(self, state: dict[str, Any]) -> None:
-        self.tally = Tally(**state["tally"])
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `get_state` returned."""
+        self.tally = Tally(**state)
         self._wall_time_before = self.tally.wall_time_s
-        self._experiment.statistics.set_state(state["statistics"])
-        self._experiment.collector.last_steps = state["last_steps"]
+
+    def _progress(self) -> tuple[int, int]:
+        """What is another number whenever a checkpoint would be another one."""
+        return self.environment_steps, len(self.tally.evaluations)
+
+    def _evaluation(self) -> float | None:
+        found = self.tally.evaluation_at(self.environment_steps)
+        return None if found is None else found[0]
+
+    def _write_snapshot(self) -> None:
+        """Saves what was before the iteration under way; called in another thread."""
+        if self._snapshot is not None:
+            self.checkpoint.write(*self._snapshot)
+
+
+def _name(path: Path | None) -> str | None:
+    return None if path is None else path.name

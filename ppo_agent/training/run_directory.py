@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -10,13 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ppo_agent import atomic_files
 from ppo_agent.training.command_line import FlagError
 
 _MARKS = ("settings.json", "metrics.csv", "result.json", "checkpoints")
 
 
 class RunDirectory:
-    """Paths of a run's files, and the checks that come before anything is written."""
+    """Paths of a run's files, the checks that come before anything is written, and the lock that keeps others out.
+
+    The lock is given back at the end of a `with` block, or by the system when the process ends, however it ends.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Names the folder; nothing is made yet."""
@@ -28,17 +34,33 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.train_events, self.eval_events = self.path / "train", self.path / "eval"
         self.policy, self.policy_saver = self.path / "policy", self.path / "policy_saver"
+        self._lock: int | None = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._forget_lock()
 
     @property
     def holds_run(self) -> bool:
         """Whether a run has written into it."""
         return any((self.path / mark).exists() for mark in _MARKS)
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether a run has finished an iteration in it."""
+        return self.metrics.exists() or self.result.exists()
+
     def check(self, resume: bool) -> None:
         """Checks that a run can be started here, or resumed.
 
         Raises:
-            FlagError: it cannot be written, holds a run although a new one is to start, or holds none to resume.
+            FlagError: it cannot be written, holds a run although a new one is to start, holds none to resume, or a
+                name in it leads out of it.
         """
         if not _is_writable(self.path):
             raise FlagError(f"root_dir is {str(self.path)!r}, expected a folder that can be written.")
@@ -46,22 +68,67 @@ class RunDirectory:
             raise FlagError(
                 f"root_dir is {str(self.path)!r}, which already holds a run: expected --resume or another one."
             )
-        if resume and not self.settings.exists():
+        if resume and not self.holds_run:
             raise FlagError(f"root_dir is {str(self.path)!r}, expected the folder of a run, because resume is given.")
+        self._check_links()
 
-    def create(self) -> None:
-        """Makes the folder and those for events.
+    def _check_links(self) -> None:
+        """Raises FlagError if a file of the run is a link to somewhere else, which would be read or overwritten."""
+        inside = self.path.resolve()
+        for path in vars(self).values():
+            if isinstance(path, Path) and not path.resolve().is_relative_to(inside):
+                raise FlagError(f"root_dir is {str(self.path)!r}, but {path.name} in it leads to {path.resolve()}.")
+
+    def lock(self) -> None:
+        """Keeps other runs out, and deletes what earlier ones did not finish writing.
 
         Raises:
-            FlagError: the system does not let it.
+            FlagError: another run is using the folder, or it cannot be written.
         """
+        if self._lock is not None:
+            return
+        try:
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise FlagError(f"root_dir is {str(self.path)!r}, which another run is using at this moment.") from error
+        except OSError:
+            # A file system without locks: better a run without one than none.
+            pass
+        self._lock = lock
+        # Processes of environments, which are forked, must not hold it when this one is gone.
+        os.register_at_fork(after_in_child=self._forget_lock)
+        atomic_files.remove_unfinished(self.path)
+
+    def _forget_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def create(self, resume: bool = False) -> None:
+        """Makes the folder and those for events, and locks it.
+
+        Raises:
+            FlagError: the system does not let it, or another run was faster.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        self.lock()
+        self.check(resume)
         try:
             for folder in (self.train_events, self.eval_events):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FlagError(
-                f"root_dir is {str(self.path)!r}, expected a folder that can be written: {error.strerror}."
-            ) from error
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> FlagError:
+        return FlagError(f"root_dir is {str(self.path)!r}, expected a folder that can be written: {error.strerror}.")
 
 
 def default_root_dir(env_name: str) -> Path:
@@ -77,9 +144,7 @@ def default_root_dir(env_name: str) -> Path:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON file, complete or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    atomic_files.replace_file(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _is_writable(path: Path) -> bool:

@@ -26,6 +26,7 @@ def make_environment(env_name: str, num_episodes: int, seed: int, video_dir: str
     Raises:
         ValueError: there is no such environment, or it cannot be recorded.
     """
+    env_name = environments.gymnasium_name(env_name)
     if not video_dir:
         return environments.make_environment(env_name, num_environments=num_environments(num_episodes), seed=seed)
     with environments.make_environment(env_name):  # For its messages.

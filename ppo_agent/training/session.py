@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from ppo_agent import checkpoint, presets
+from ppo_agent import presets
+from ppo_agent.checkpoint import CheckpointError, CheckpointStore
+from ppo_agent.checkpoint.descriptions import differences
+from ppo_agent.checkpoint.store import Loaded
 from ppo_agent.export import export_policy, export_policy_saver
-from ppo_agent.training import experiment, settings
-from ppo_agent.training.command_line import FlagError, Interrupted, mistakes_are_flag_errors, say
+from ppo_agent.training import environments, experiment, settings
+from ppo_agent.training.command_line import FlagError, Interrupted, mistakes_are_flag_errors, say, warn
 from ppo_agent.training.interrupts import InterruptGuard
 from ppo_agent.training.loop import LoopOptions, TrainingLoop
 from ppo_agent.training.plotting import plot_learning_curve
@@ -28,15 +30,17 @@ class Request:
     """What the command line asks for.
 
     Attributes:
-        env_name: a gymnasium id.
+        env_name: see `environments.make_training_environment`.
         preset: its name, see `presets.check_name`.
         given: settings given as flags, by name.
         seed: of everything that is random.
         eval_interval: iterations between evaluations; 0 for none before the end.
         num_eval_episodes: episodes of an evaluation.
-        checkpoint_interval: iterations between checkpoints; 0 for none before the end.
+        checkpoint_interval: iterations between checkpoints; 0 for none but the first and the last.
+        checkpoints_kept: how many of the last checkpoints stay; the best by evaluation stays too.
         resume: go on with the run in the folder.
         progress: show a progress bar.
+        present: names of the flags on the command line.
     """
 
     env_name: str
@@ -46,79 +50,123 @@ class Request:
     eval_interval: int
     num_eval_episodes: int
     checkpoint_interval: int
+    checkpoints_kept: int
     resume: bool
     progress: bool
+    present: Collection[str]
 
 
-def train(request: Request, directory: RunDirectory) -> int:
+class Start(NamedTuple):
+    """What a run starts with.
+
+    Attributes:
+        request: what was asked for, by this command line or that of the resumed run.
+        source: in words, where the settings come from.
+        settings: of the run.
+        loaded: the checkpoint to go on from, if any.
+    """
+
+    request: Request
+    source: str
+    settings: Settings
+    loaded: Loaded | None
+
+
+def train(request: Request, directory: RunDirectory, guard: InterruptGuard) -> int:
     """Trains, evaluates, exports and writes everything down.
 
     Args:
         request: what the command line asks for.
         directory: where to write, checked.
+        guard: entered; holds signals back while the state changes.
 
     Returns:
         The exit status: 0, or 128 + n when signal n ended the run.
 
     Raises:
-        FlagError: a flag does not fit the environment; nothing has been written.
+        FlagError: a flag does not fit the environment, or the run to resume; nothing has been written.
+        CheckpointError: there is no checkpoint that could be resumed from; nothing has been written.
+        OSError: the checkpoint at the end could not be written.
     """
-    with InterruptGuard() as guard:
-        with mistakes_are_flag_errors():
-            source, chosen = choose_settings(request, directory)
-            parts = experiment.build(request.env_name, chosen, _seed_of_process(request, directory))
-        try:
-            loop = TrainingLoop(parts, _loop_options(request, chosen), directory, guard)
-            return _run(request, directory, source, chosen, loop)
-        finally:
-            parts.env.close()
+    with mistakes_are_flag_errors():
+        store = CheckpointStore(directory.checkpoints, request.checkpoints_kept, warn)
+        start = _resume(request, directory, store) if request.resume else _begin(request)
+        steps_before = 0 if start.loaded is None else start.loaded.manifest.step
+        parts = experiment.build(start.request.env_name, start.settings, start.request.seed, steps_before)
+    with contextlib.closing(parts.env):
+        loop = TrainingLoop(parts, _loop_options(start), directory, guard, store)
+        if start.loaded is not None:
+            with mistakes_are_flag_errors():
+                loop.resume(start.loaded)
+        return _run(start, directory, loop)
 
 
-def choose_settings(request: Request, directory: RunDirectory) -> tuple[str, Settings]:
-    """The settings of the run and, in words, where they come from.
+def _begin(request: Request) -> Start:
+    """A new run.
 
     Raises:
-        ValueError: they do not fit one another, or there is no such environment.
+        ValueError: its settings do not fit one another, or there is no such environment.
     """
-    if request.resume:
-        return "settings of the resumed run", settings.combine(_saved(directory)["settings"], request.given)
-    name = request.env_name if request.preset == presets.AUTO else request.preset
+    env_name = environments.gymnasium_name(request.env_name)
+    name = environments.gymnasium_name(env_name if request.preset == presets.AUTO else request.preset)
     preset = presets.find(name)
     if preset is not None:
-        return f"preset {presets.family(name)}", settings.combine(preset.settings, request.given)
+        chosen = settings.combine(preset.settings, request.given)
+        return Start(request, f"preset {presets.family(name)}", chosen, None)
     if request.preset == presets.NONE:
-        return "no preset", settings.combine({}, request.given)
-    preset = experiment.general_preset(request.env_name)
-    return "general settings", settings.combine(preset.settings, request.given)
+        return Start(request, "no preset", settings.combine({}, request.given), None)
+    preset = experiment.general_preset(env_name)
+    return Start(request, "general settings", settings.combine(preset.settings, request.given), None)
 
 
-def resumed_request(request: Request, directory: RunDirectory, given: set[str]) -> Request:
-    """The request with what the resumed run was started with, where the command line says nothing.
-
-    Args:
-        request: what the command line asks for.
-        directory: of the run.
-        given: names of the flags on the command line.
+def _resume(request: Request, directory: RunDirectory, store: CheckpointStore) -> Start:
+    """The run in the folder, with what it was started with where the command line says nothing.
 
     Raises:
-        FlagError: the run trained in another environment.
+        FlagError: another run is using the folder, or the command line asks for something that cannot change now.
+        CheckpointError: there is nothing to go on from.
     """
-    saved = _saved(directory)
-    if "env_name" in given and request.env_name != saved["env_name"]:
-        raise FlagError(f"env_name is {request.env_name!r}, expected {saved['env_name']!r}, which the run trains in.")
-    seed = request.seed if "seed" in given else saved["seed"]
-    return dataclasses.replace(request, env_name=saved["env_name"], seed=seed)
-
-
-def _run(request: Request, directory: RunDirectory, source: str, chosen: Settings, loop: TrainingLoop) -> int:
-    if request.resume and not loop.resume():
+    directory.lock()
+    loaded = store.newest_sound()
+    if loaded is None and directory.has_trained:
+        raise CheckpointError(f"{directory.checkpoints} holds no checkpoint, though the run has trained.")
+    saved = _read_settings(directory) if loaded is None else loaded.manifest.hyper_parameters["run"]
+    asked = {"env_name": request.env_name, "seed": request.seed}
+    asked = {name: value for name, value in asked.items() if name in request.present}
+    fixed = {name: value for name, value in request.given.items() if name not in settings.MAY_CHANGE}
+    known = {name: saved["settings"].get(name) for name in fixed}
+    if found := differences({**asked, **fixed}, {**{name: saved[name] for name in asked}, **known}):
+        raise FlagError(
+            f"the run in {directory.path} cannot be resumed with other settings: {'; '.join(found)} "
+            f"({', '.join(settings.MAY_CHANGE)} may change)."
+        )
+    if loaded is None:
         say(f"{directory.path} holds no checkpoint: the run starts anew.")
-    directory.create()
-    _write_settings(request, directory, chosen)
-    say(f"Training in {request.env_name} ({source}), writing to {directory.path}")
+    given = {name: value for name, value in request.given.items() if name in settings.MAY_CHANGE}
+    request = dataclasses.replace(request, env_name=saved["env_name"], seed=saved["seed"])
+    return Start(request, "settings of the resumed run", settings.combine(saved["settings"], given), loaded)
+
+
+def _read_settings(directory: RunDirectory) -> dict[str, Any]:
+    try:
+        saved = json.loads(directory.settings.read_text(encoding="utf-8"))
+        return {name: saved[name] for name in ("env_name", "seed", "settings")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory.path} holds neither a checkpoint nor a settings.json to start from."
+        ) from error
+
+
+def _run(start: Start, directory: RunDirectory, loop: TrainingLoop) -> int:
+    request = start.request
+    directory.create(request.resume)
+    write_json(directory.settings, _run_parameters(start))
+    loop.save()
+    say(f"Training in {request.env_name} ({start.source}), writing to {directory.path}")
     signal_number = 0
     try:
-        with ProgressBar(request.progress, chosen.total_environment_steps, loop.environment_steps) as progress:
+        total = start.settings.total_environment_steps
+        with ProgressBar(request.progress, total, loop.environment_steps) as progress:
             loop.run(progress)
     except Interrupted as interrupt:
         signal_number = interrupt.signal_number
@@ -130,11 +178,11 @@ def _run(request: Request, directory: RunDirectory, source: str, chosen: Setting
 
 def _finish(request: Request, directory: RunDirectory, loop: TrainingLoop, *, interrupted: bool) -> dict[str, Any]:
     """Saves, exports and reports; the most precious comes first."""
-    loop.save()
+    is_saved = loop.save()
     loop.close()
     policy = loop.agent.policy
     export_policy(policy, directory.policy)
-    result = _result(request, loop, interrupted=interrupted)
+    result = {**loop.result(finished=not interrupted), "interrupted": interrupted}
     write_json(directory.result, result)
     with _quiet():
         export_policy_saver(policy, directory.policy_saver)
@@ -142,6 +190,8 @@ def _finish(request: Request, directory: RunDirectory, loop: TrainingLoop, *, in
     plot_learning_curve(directory.learning_curve, title, loop.table.read(), loop.tally.evaluations)
     result["wall_time_s"] = round(loop.wall_time(), 3)
     write_json(directory.result, result)
+    if not is_saved:
+        raise CheckpointError(f"{directory.checkpoints}: the last checkpoint could not be written.")
     return result
 
 
@@ -159,37 +209,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _result(request: Request, loop: TrainingLoop, *, interrupted: bool) -> dict[str, Any]:
-    tally = loop.tally
-    mean, std = (None, None) if interrupted else tally.evaluations[-1][1:]
-    return {
-        "env_name": request.env_name,
-        "seed": request.seed,
-        "environment_steps": loop.environment_steps,
-        "iterations": tally.iterations,
-        "train_steps": int(loop.agent.train_step_counter),
-        "wall_time_s": round(loop.wall_time(), 3),
-        "start_up_time_s": round(tally.start_up_time_s, 3),
-        "steps_per_second": round(_steps_per_second(loop), 1),
-        "collect_time_s": round(tally.collect_time_s, 3),
-        "train_time_s": round(tally.train_time_s, 3),
-        "final_train_return_mean": _known(loop.final_train_return_mean),
-        "eval_return_mean": mean,
-        "eval_return_std": std,
-        "num_eval_episodes": 0 if interrupted else request.num_eval_episodes,
-        "interrupted": interrupted,
-    }
-
-
-def _steps_per_second(loop: TrainingLoop) -> float:
-    """After the first iteration; over the whole of a run that has only one."""
-    tally = loop.tally
-    if tally.timed_s > 0:
-        return tally.timed_steps / tally.timed_s
-    seconds = tally.collect_time_s + tally.train_time_s
-    return loop.environment_steps / seconds if seconds else 0.0
-
-
 def _summary(result: Mapping[str, Any], directory: RunDirectory) -> str:
     steps = f"{result['environment_steps']:,} environment steps in {result['wall_time_s']:.1f} s"
     if result["interrupted"]:
@@ -200,31 +219,20 @@ def _summary(result: Mapping[str, Any], directory: RunDirectory) -> str:
     )
 
 
-def _known(value: float) -> float | None:
-    """None for NaN, which JSON does not know."""
-    return None if math.isnan(value) else value
+def _run_parameters(start: Start) -> dict[str, Any]:
+    """What a run can be resumed with."""
+    request, chosen = start.request, dataclasses.asdict(start.settings)
+    return {"env_name": request.env_name, "seed": request.seed, "settings": chosen}
 
 
-def _write_settings(request: Request, directory: RunDirectory, chosen: Settings) -> None:
-    values = {"env_name": request.env_name, "seed": request.seed, "settings": dataclasses.asdict(chosen)}
-    write_json(directory.settings, values)
-
-
-def _saved(directory: RunDirectory) -> dict[str, Any]:
-    return json.loads(directory.settings.read_text(encoding="utf-8"))
-
-
-def _seed_of_process(request: Request, directory: RunDirectory) -> int:
-    """The run's seed; after a resume another one, or the environments would start with the same episodes again."""
-    return request.seed + (checkpoint.saved_steps(directory.checkpoints) if request.resume else 0)
-
-
-def _loop_options(request: Request, chosen: Settings) -> LoopOptions:
+def _loop_options(start: Start) -> LoopOptions:
+    request = start.request
     return LoopOptions(
         env_name=request.env_name,
         seed=request.seed,
-        total_environment_steps=chosen.total_environment_steps,
+        total_environment_steps=start.settings.total_environment_steps,
         eval_interval=request.eval_interval,
         num_eval_episodes=request.num_eval_episodes,
         checkpoint_interval=request.checkpoint_interval,
+        hyper_parameters={"run": _run_parameters(start)},
     )

@@ -16,6 +16,8 @@ ACTIVATIONS = ("tanh", "relu", "elu", "swish")
 SCHEDULES = ("constant", "linear")
 VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 MEMORIES = ("lstm", "gru")
+# What a resumed run may do otherwise than before.
+MAY_CHANGE = ("total_environment_steps", "vectorization")
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
 

@@ -1,6 +1,10 @@
 """Run directory, metrics.csv, learning curve."""
 
 import json
+import os
+import resource
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +61,80 @@ def test_a_run_can_be_resumed_where_there_is_one(tmp_path: Path) -> None:
         RunDirectory(tmp_path).check(resume=True)
     (tmp_path / "settings.json").touch()
     RunDirectory(tmp_path).check(resume=True)
+
+
+def test_a_folder_that_another_run_uses_is_refused(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run") as first:
+        first.create()
+        with RunDirectory(tmp_path / "run") as second, pytest.raises(FlagError, match="another run is using"):
+            second.create()
+    with RunDirectory(tmp_path / "run") as third:
+        third.create()
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        RunDirectory(tmp_path / "run").lock()
+        os.fork()  # A process of an environment, which outlives the run.
+        os.write(writer, b"%9d" % os.getpid())
+        time.sleep(30)
+        os._exit(0)
+    processes = {int(os.read(reader, 9)) for _ in range(2)}
+    with pytest.raises(FlagError, match="another run is using"):
+        RunDirectory(tmp_path / "run").lock()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    try:
+        with RunDirectory(tmp_path / "run") as directory:
+            directory.lock()
+    finally:
+        (other,) = processes - {child}
+        os.kill(other, signal.SIGKILL)
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "checkpoints", "settings.json", "train"])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").touch()
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "run" / "result.json").touch()
+    with pytest.raises(FlagError, match=f"{name} in it leads to .*elsewhere"):
+        RunDirectory(tmp_path / "run").check(resume=True)
+
+
+def test_rows_wait_for_room_on_the_disk(tmp_path: Path, rng: np.random.Generator, capsys) -> None:
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.append(a_row(10, rng))
+    before = (tmp_path / "metrics.csv").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        # Room for a part of a row.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 7, limits[1]))
+        table.append(a_row(20, rng))
+        table.append(a_row(30, rng))
+        assert (tmp_path / "metrics.csv").read_bytes() == before
+        with pytest.raises(OSError, match="too large"):
+            table.sync()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    table.append(a_row(40, rng))
+    assert table.read()["environment_steps"] == [10, 20, 30, 40]
+
+
+def test_a_last_line_without_its_end_is_no_row(tmp_path: Path, rng: np.random.Generator) -> None:
+    table = MetricsTable(tmp_path / "metrics.csv")
+    for steps in (10, 20):
+        table.append(a_row(steps, rng))
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("30" + ",1.0" * (len(COLUMNS) - 1))  # The last number may have lacked digits.
+    assert table.read()["environment_steps"] == [10, 20]
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import threading
+import time
 
 import pytest
 
+from ppo_agent.training import interrupts
 from ppo_agent.training.command_line import Interrupted
 from ppo_agent.training.interrupts import InterruptGuard
 
@@ -43,3 +46,38 @@ def test_handlers_are_put_back_without_a_signal() -> None:
     with InterruptGuard():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Statuses that the process would have ended with; grace is short."""
+    statuses: list[int] = []
+    monkeypatch.setattr(interrupts, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    return statuses
+
+
+def be_busy(guard: InterruptGuard) -> None:
+    with guard.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.0)
+
+
+def test_a_program_that_does_not_get_to_it_is_ended(exits: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    called: list[str] = []
+    with InterruptGuard() as guard:
+        guard.on_overdue = lambda: called.append(threading.current_thread().name)
+        with pytest.raises(Interrupted):
+            be_busy(guard)
+    assert exits == [143]
+    assert called == ["signals"]
+    assert "still busy" in capsys.readouterr().err
+
+
+def test_a_program_that_acts_in_time_is_left_alone(exits: list[int]) -> None:
+    with InterruptGuard() as guard:
+        with pytest.raises(Interrupted), guard.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    assert not exits
+    assert "signals" not in [thread.name for thread in threading.enumerate()]

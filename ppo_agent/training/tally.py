@@ -1,0 +1,48 @@
+"""Counts and times of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class Tally:
+    """Counts and times of a run in seconds, those before a resume included.
+
+    Attributes:
+        iterations: updates so far.
+        wall_time_s: from the start of the process to its end, added up over processes that are done.
+        collect_time_s: in collection.
+        train_time_s: in updates.
+        timed_steps: environment steps after the first iteration.
+        timed_s: wall time after the first iteration, without evaluation.
+        start_up_time_s: from the start of this process to the end of its first iteration.
+        evaluations: (environment steps, mean return, its standard deviation) each.
+    """
+
+    iterations: int = 0
+    wall_time_s: float = 0.0
+    collect_time_s: float = 0.0
+    train_time_s: float = 0.0
+    timed_steps: int = 0
+    timed_s: float = 0.0
+    start_up_time_s: float = 0.0
+    evaluations: list[list[float]] = dataclasses.field(default_factory=list)
+
+    def evaluation_at(self, environment_steps: int) -> tuple[float, float] | None:
+        """Mean return and standard deviation if the last evaluation was then, else None."""
+        if not self.evaluations or self.evaluations[-1][0] != environment_steps:
+            return None
+        return self.evaluations[-1][1], self.evaluations[-1][2]
+
+    def last_is_best(self) -> bool:
+        """Whether the last evaluation is better than all before it."""
+        *before, last = (evaluation[1] for evaluation in self.evaluations)
+        return all(last > mean for mean in before)
+
+    def steps_per_second(self, environment_steps: int) -> float:
+        """Environment steps per second after the first iteration; over the whole of a run that has only one."""
+        if self.timed_s > 0:
+            return self.timed_steps / self.timed_s
+        seconds = self.collect_time_s + self.train_time_s
+        return environment_steps / seconds if seconds else 0.0
