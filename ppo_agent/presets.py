@@ -178,9 +178,7 @@ PRESETS: dict[str, Preset] = {
             **_NORMALIZED,
         },
     ),
-    "HalfCheetah": _mujoco(
-        discount_factor=0.98, lambda_value=0.92, initial_log_std=-2.0, importance_ratio_clipping=0.1
-    ),
+    "HalfCheetah": _mujoco(discount_factor=0.98, lambda_value=0.92, initial_log_std=-2.0),
     "Hopper": _mujoco(),
     "Walker2d": _mujoco(),
     "Ant": _mujoco(),
