@@ -11,6 +11,8 @@ import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import Trajectory
 
+from ppo_agent.preprocessing import as_weights
+
 Tensor = Any
 
 _logger = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class UpdateCompiler:
             return self._call(trajectory, weights, None, False)
 
     def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> LossInfo:
-        weights = None if weights is None else tf.convert_to_tensor(weights, tf.float32)
+        weights = as_weights(weights, trajectory.step_type)
         capacity = None if capacity is None else tf.constant(capacity)
         key = (trajectory.step_type.shape[0], None if weights is None else weights.shape.rank, capacity is None, jit)
         if key not in self._functions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,10 +79,10 @@ class PPOConfig:
     def _problems(self) -> Iterator[str]:
         for name in _NOT_NEGATIVE:
             value = getattr(self, name)
-            if not (name in _SCHEDULED and callable(value)) and not _number(value) >= 0:
-                yield f"{name} is {getattr(self, name)!r}, expected a number of at least 0"
+            if not (name in _SCHEDULED and callable(value)) and not 0 <= number(value) < math.inf:
+                yield f"{name} is {getattr(self, name)!r}, expected a finite number of at least 0"
         for name in ("lambda_value", "discount_factor"):
-            if not 0 <= _number(getattr(self, name)) <= 1:
+            if not 0 <= number(getattr(self, name)) <= 1:
                 yield f"{name} is {getattr(self, name)!r}, expected a number between 0 and 1"
         if self.sequence_length is not None and not self.store_policy_state:
             yield (
@@ -92,13 +93,16 @@ class PPOConfig:
             yield f"normalize_rewards_by is {self.normalize_rewards_by!r}, expected {' or '.join(REWARD_STATISTICS)}"
         for name in ("num_epochs", "minibatch_size", "sequence_length"):
             value = getattr(self, name)
-            if value is not None and not (_number(value) >= 1 and _number(value) % 1 == 0):
+            if value is not None and not (number(value) >= 1 and number(value) % 1 == 0):
                 yield f"{name} is {value!r}, expected an integer of at least 1"
 
 
-def _number(value: Any) -> float:
-    """The value, NaN for anything that is no number, texts included."""
-    return float(value) if hasattr(value, "__float__") else float("nan")
+def number(value: Any) -> float:
+    """The value, NaN for anything that is no number, texts and arrays of several included."""
+    try:
+        return float(value) if hasattr(value, "__float__") else math.nan
+    except (TypeError, ValueError):
+        return math.nan
 
 
 _NOT_NEGATIVE = (

@@ -164,16 +164,38 @@ def broadcast_weights(weights: Tensor | None, like: Tensor) -> tf.Tensor:
         float32 [B, T].
 
     Raises:
-        ValueError: weights of another shape.
+        ValueError: weights that are no numbers, or of another shape.
     """
-    ones = tf.ones_like(like, tf.float32)
+    ones, weights = tf.ones_like(like, tf.float32), as_weights(weights, like)
     if weights is None:
         return ones
-    weights = tf.convert_to_tensor(weights, tf.float32)
+    return ones * (weights[:, tf.newaxis] if weights.shape.rank == 1 else weights)
+
+
+def as_weights(weights: Tensor | None, like: Tensor) -> tf.Tensor | None:
+    """Checks importance weights.
+
+    Args:
+        weights: None, a scalar, [B] or [B, T].
+        like: a tensor [B, T].
+
+    Returns:
+        float32 of the same shape; None for None.
+
+    Raises:
+        ValueError: weights that are no numbers, or of another shape.
+    """
+    if weights is None:
+        return None
+    try:
+        weights = tf.convert_to_tensor(weights, tf.float32)
+    except (ValueError, TypeError) as error:
+        kind = weights.dtype.name if tf.is_tensor(weights) else type(weights).__name__
+        raise ValueError(f"weights is of type {kind}, expected numbers that make a float32 tensor.") from error
     expected = [tf.TensorShape([]), like.shape[:1], like.shape]
     if not any(weights.shape.rank == e.rank and weights.shape.is_compatible_with(e) for e in expected):
         raise ValueError(f"weights has the shape {weights.shape}, expected a scalar, {expected[1]} or {expected[2]}.")
-    return ones * (weights[:, tf.newaxis] if weights.shape.rank == 1 else weights)
+    return weights
 
 
 def flatten_time(batch: TrainingBatch) -> TrainingBatch:

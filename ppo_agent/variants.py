@@ -10,6 +10,7 @@ from tf_agents.trajectories import TimeStep
 
 from ppo_agent.action_masks import Splitter
 from ppo_agent.agent import PPOAgent
+from ppo_agent.config import number
 from ppo_agent.scheduled import Scheduled
 
 Nest = Any
@@ -134,7 +135,7 @@ class PPOKLPenaltyAgent(PPOAgent):
             ValueError: `kl_cutoff_coef` is positive and `kl_cutoff_factor` is None.
         """
         given = _keywords(locals())
-        if kl_cutoff_coef > 0 and kl_cutoff_factor is None:
+        if kl_cutoff_factor is None and number(kl_cutoff_coef) > 0:
             raise ValueError(f"kl_cutoff_factor is None, expected a number with kl_cutoff_coef = {kl_cutoff_coef}.")
         super().__init__(**given, importance_ratio_clipping=0.0)
 

@@ -27,8 +27,21 @@ def test_none_means_off():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("importance_ratio_clipping", -0.1, r"importance_ratio_clipping is -0\.1, expected a number of at least 0"),
-        ("entropy_regularization", float("nan"), "entropy_regularization is nan, expected a number of at least 0"),
+        (
+            "importance_ratio_clipping",
+            -0.1,
+            r"importance_ratio_clipping is -0\.1, expected a finite number",
+        ),
+        (
+            "entropy_regularization",
+            float("nan"),
+            "entropy_regularization is nan, expected a finite number",
+        ),
+        (
+            "entropy_regularization",
+            float("inf"),
+            "entropy_regularization is inf, expected a finite number of at least 0",
+        ),
         ("gradient_clipping", -1.0, r"gradient_clipping is -1\.0, expected"),
         ("value_clipping", -1.0, r"value_clipping is -1\.0, expected"),
         ("kl_cutoff_factor", -2.0, r"kl_cutoff_factor is -2\.0, expected"),

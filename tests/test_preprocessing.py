@@ -183,3 +183,12 @@ def test_finite_rows():
     np.testing.assert_array_equal(
         masking.finite_rows(tf.nest.map_structure(tf.constant, nest)), [[True, False], [False, True]]
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "kind"),
+    [("heavy", "str"), ({"a": 1.0}, "dict"), ([1.0, "a"], "list"), (tf.ones([2], tf.float64), "float64")],
+)
+def test_weights_that_are_no_numbers(weights, kind):
+    with pytest.raises(ValueError, match=f"weights is of type {kind}, expected numbers"):
+        preprocessing.broadcast_weights(weights, tf.zeros([2, 3]))

@@ -109,9 +109,9 @@ def adams(learning_rate):
 
 
 def test_values_that_are_no_good():
-    with pytest.raises(ValueError, match=r"target_kl is -1, expected a number of at least 0"):
+    with pytest.raises(ValueError, match=r"target_kl is -1, expected a finite number of at least 0"):
         helpers.make_agent(target_kl=-1)
-    with pytest.raises(ValueError, match="entropy_regularization is 'linear', expected a number"):
+    with pytest.raises(ValueError, match="entropy_regularization is 'linear', expected a finite number"):
         helpers.make_agent(entropy_regularization="linear")
 
 

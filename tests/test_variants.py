@@ -99,3 +99,9 @@ def test_kl_penalty_agent_does_not_clip_ratios(rng):
 def test_kl_penalty_agent_needs_a_factor_with_a_coefficient():
     with pytest.raises(ValueError, match=r"kl_cutoff_factor is None, expected a number with kl_cutoff_coef = 5\.0"):
         helpers.make_agent(cls=ppo_agent.PPOKLPenaltyAgent, kl_cutoff_coef=5.0, **KL)
+
+
+@pytest.mark.parametrize("value", [None, "5"])
+def test_a_kl_cutoff_coefficient_that_is_no_number(value):
+    with pytest.raises(ValueError, match=f"kl_cutoff_coef is {value!r}, expected a finite number"):
+        helpers.make_agent(cls=ppo_agent.PPOKLPenaltyAgent, kl_cutoff_coef=value, **KL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -176,7 +177,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         elif isinstance(default, tuple):
             flags.DEFINE(_LayersParser(), field.name, default, text, flag_values, _LayersSerializer())
         elif isinstance(default, float):
-            flags.DEFINE_float(field.name, default, text, flag_values=flag_values, **limits)
+            flags.DEFINE(_FiniteParser(**limits), field.name, default, text, flag_values)
         else:
             flags.DEFINE_integer(field.name, default, text, flag_values=flag_values, **limits)
 
@@ -185,6 +186,16 @@ def given_flags(flag_values: flags.FlagValues) -> dict[str, Any]:
     """The values of the fields whose flags stand on the command line."""
     names = (field.name for field in dataclasses.fields(Settings))
     return {name: flag_values[name].value for name in names if flag_values[name].present}
+
+
+class _FiniteParser(flags.FloatParser):
+    """Reads floats between bounds; absl's own takes NaN and infinity for such."""
+
+    def parse(self, argument: Any) -> float:
+        value = super().parse(argument)
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+        return value
 
 
 class _LayersParser(flags.ArgumentParser):

@@ -35,7 +35,17 @@ def test_given_flags_are_those_on_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["--num_epochs=0", "--minibatch_size=x", "--actor_fc_layers=3,x", "--agent=q", "--lambda_value=-0.1"]
+    "argument",
+    [
+        "--num_epochs=0",
+        "--minibatch_size=x",
+        "--actor_fc_layers=3,x",
+        "--agent=q",
+        "--lambda_value=-0.1",
+        "--lambda_value=nan",
+        "--learning_rate=inf",
+        "--initial_log_std=-inf",
+    ],
 )
 def test_wrong_values_are_refused(argument: str) -> None:
     with pytest.raises(flags.Error, match=argument.partition("=")[0][2:]):
