@@ -13,7 +13,7 @@ UV_VERSION = 0.13.8
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: train test test-slow benchmark lint format install lock clean
+.PHONY: train test test-slow properties benchmark lint audit format install lock clean
 
 train: install
 	"$(BIN)/ppo-train" $(ARGS)
@@ -23,6 +23,10 @@ test: install
 
 test-slow: install
 	"$(BIN)/pytest" -n 2 -m slow $(ARGS)
+
+# Thousands of cases, others every time: two minutes and more.
+properties: install
+	"$(BIN)/pytest" tests/properties --hypothesis-profile=thorough $(ARGS)
 
 # About half an hour; benchmarks/README.md tells what ARGS can choose.
 benchmark: install
@@ -37,6 +41,11 @@ lint: install
 	"$(BIN)/python" -m pip install -qq --no-deps --no-build-isolation --target build/site .
 	MYPYPATH=build/site "$(BIN)/mypy" build/site/ppo_agent examples \
 	  | sed -E 's#^build/site/##; s#^ppo_agent/(networks|drivers)/#\1/#'
+	@$(MAKE) --no-print-directory audit
+
+# Known vulnerabilities of the locked packages; says so and goes on where the service cannot be reached.
+audit: install
+	@"$(BIN)/python" requirements/audit.py build/audit $(addprefix requirements/,$(STACK).txt build.txt audit.txt)
 
 format: install
 	"$(BIN)/ruff" check --fix .

@@ -22,6 +22,8 @@ import tensorflow_only
 
 # Tensors of new shapes trace new graphs: few examples, no deadline, the same ones in every run.
 hypothesis.settings.register_profile("ppo_agent", max_examples=20, deadline=None, derandomize=True)
+# Thousands of cases, others in every run: make properties.
+hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ppo_agent")
 
 
