@@ -8,7 +8,7 @@ are not clipped: the agent normalises them, and returns keep the game's units.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -39,7 +39,7 @@ def make_atari_env(env_id: str, num_environments: int, *, ends_with_life: bool =
         reward_clipping=False,
         **kwargs,
     )
-    frames, height, width = env.single_observation_space.shape
+    frames, height, width = cast("tuple[int, int, int]", env.single_observation_space.shape)
     space = gym.spaces.Box(0, 255, (height, width, frames), np.uint8)
     to_channels_last = functools.partial(np.moveaxis, source=1, destination=-1)
     return TransformObservation(env, to_channels_last, batch_space(space, num_environments), space)
