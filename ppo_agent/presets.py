@@ -184,7 +184,7 @@ PRESETS: dict[str, Preset] = {
     "Ant": _mujoco(),
     "Reacher": _mujoco(),
     "InvertedPendulum": _mujoco(),
-    "InvertedDoublePendulum": _mujoco(),
+    "InvertedDoublePendulum": _mujoco(discount_factor=0.98, lambda_value=0.8),
     "Atari": Preset(
         f"{_RL_ZOO}, but rewards divided by the returns' deviation instead of clipped to their sign", _ATARI
     ),
