@@ -167,7 +167,7 @@ PRESETS: dict[str, Preset] = {
         f"{_RL_ZOO}, with shorter rollouts and a learning rate that falls, so that fewer steps do",
         {
             "num_environments": 8,
-            "total_environment_steps": 2_000_000,
+            "total_environment_steps": 1_000_000,
             "collect_steps_per_iteration": 512,
             "minibatch_size": 64,
             "num_epochs": 10,
