@@ -26,6 +26,7 @@ from ppo_agent.training.command_line import (
     run,
     say,
 )
+from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-eval"
 _LARGEST_SEED = 2**31 - 1
@@ -43,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: command line with the program's name first; None for that of the process.
 
     Returns:
-        The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 130 interrupted.
+        The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 128 + n ended by signal n.
     """
     flag_values = define_flags()
-    return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
+    with InterruptGuard():
+        return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
 
 
 def define_flags() -> flags.FlagValues:
@@ -54,7 +56,7 @@ def define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     own: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_string("policy_dir", "", "Folder of an exported policy: ROOT/policy.", **own)
-    flags.DEFINE_string("env_name", "CartPole-v1", "Whatever gymnasium.make takes, module:Name-v0 included.", **own)
+    flags.DEFINE_string("env_name", "CartPole-v1", "As ppo-train takes it.", **own)
     flags.DEFINE_integer("num_episodes", 20, "Episodes to run.", lower_bound=1, **own)
     flags.DEFINE_integer("seed", 0, "Of the environments.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
     flags.DEFINE_string("video_dir", "", "Folder for a video of every episode; empty: none.", **own)

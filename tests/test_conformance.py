@@ -22,6 +22,7 @@ from tf_agents.networks import (
 from tf_agents.trajectories import StepType
 
 from ppo_agent import PPOClipAgent, action_masks, train
+from ppo_agent.checkpoint import TrainingCheckpoint
 from ppo_agent.drivers import DynamicStepDriver, GymnasiumEnvironment, UniformReplayBuffer
 from ppo_agent.export import export_policy
 from ppo_agent.networks import ActorNetwork, GRUMemory, LSTMMemory, ValueNetwork, shared_networks
@@ -262,9 +263,15 @@ def test_combination(observation, action, masked, network, tmp_path):
             return
         agent = make_agent(env, network)
         train_twice(agent, env)
-        path = tf.train.Checkpoint(agent=agent).write(str(tmp_path / "checkpoint"))
+        saved = TrainingCheckpoint(tmp_path / "checkpoint", agent=agent)
+        saved.save(1)
         restored = make_agent(env, network, seed=1)
-        tf.train.Checkpoint(agent=restored).read(path).expect_partial()
+        checkpoint = TrainingCheckpoint(tmp_path / "checkpoint", agent=restored)
+        assert checkpoint.restore() == 1
+        arrays, others = checkpoint.snapshot()[0], saved.snapshot()[0]
+        assert {name: array.tobytes() for name, array in arrays.items()} == {
+            name: array.tobytes() for name, array in others.items()
+        }
         episode = list(episode_of(agent.policy, env))
         state = agent.policy.get_initial_state(ENVIRONMENTS)
         for time_step, expected in episode:

@@ -1,12 +1,14 @@
 """ppo-eval."""
 
 import json
+import shutil
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from ppo_agent import evaluate
 
@@ -116,3 +118,24 @@ def test_a_damaged_policy_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "saved_model.pb").write_bytes(b"nonsense")
     assert run(f"--policy_dir={tmp_path}") == 2
     assert "cannot be loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["link", "asset"])
+def test_names_that_lead_out_of_the_folder_are_refused(
+    way: str, policy_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "policy"
+    shutil.copytree(policy_dir, directory)
+    (tmp_path / "secret").write_text("x")
+    if way == "link":
+        (index,) = (directory / "variables").glob("*.index")
+        index.unlink()
+        index.symlink_to(tmp_path / "secret")
+    else:
+        graphs = saved_model_pb2.SavedModel()
+        graphs.ParseFromString((directory / "saved_model.pb").read_bytes())
+        graphs.meta_graphs[0].asset_file_def.add(filename="../../secret")
+        (directory / "saved_model.pb").write_bytes(graphs.SerializeToString())
+    assert run(f"--policy_dir={directory}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"leads to {tmp_path / 'secret'}" in line

@@ -142,24 +142,25 @@ class TrainingLoop:
         self.evaluate()
 
     def save(self) -> bool:
-        """Writes a checkpoint and result.json, unless nothing has changed since the last time.
+        """Writes a checkpoint, unless nothing has changed since the last one, and result.json.
 
         Returns:
             False if they could not be written, as on a full disk, which the user is told; the run can go on.
         """
         with self._guard.deferred():
-            if self._saved == self._progress():
-                return True
+            is_new = self._saved != self._progress()
             self.tally.wall_time_s = self.wall_time()
             try:
-                self.table.sync()
-                self.checkpoint.save(self.environment_steps, self._evaluation())
+                if is_new:
+                    self.table.sync()
+                    self.checkpoint.save(self.environment_steps, self._evaluation())
                 write_json(self._directory.result, self.result(finished=False))
             except OSError as error:
                 steps = self.environment_steps
                 warn(f"no checkpoint could be written at {steps} environment steps ({error}); the run goes on.")
                 return False
             self._saved, self._snapshot = self._progress(), None
+            self._events.retry()
             return True
 
     def result(self, *, finished: bool) -> dict[str, Any]:
@@ -250,7 +251,7 @@ class TrainingLoop:
         experiment.optimizer.learning_rate = experiment.learning_rate(share_done)
         for value in experiment.scheduled:
             value.update(share_done)
-        with self._events.train_writer.as_default():
+        with self._events.training():
             experiment.agent.train(experience)
             experiment.agent.train_metrics()  # Waits for the update, which may still be running.
 

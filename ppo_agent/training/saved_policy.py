@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
+from tensorflow.core.protobuf import saved_model_pb2
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
 
@@ -54,8 +56,10 @@ def load(directory: Path, env: GymnasiumEnvironment) -> Act:
         env: where it is to act.
 
     Raises:
-        ValueError: the folder holds something else, or the policy does not fit the environment.
+        ValueError: the folder holds something else or names that lead out of it, or the policy does not fit the
+            environment.
     """
+    check_inside(directory)
     try:
         policy = tf.saved_model.load(str(directory))
     except (OSError, ValueError, tf.errors.OpError, KeyError, IndexError) as error:
@@ -65,6 +69,20 @@ def load(directory: Path, env: GymnasiumEnvironment) -> Act:
     act = _SavedAct(policy, env.batch_size)
     _check_fit(act, directory, env)
     return act
+
+
+def check_inside(directory: Path) -> None:
+    """Raises ValueError if loading would read files outside of the folder: by links, or by names of assets."""
+    inside = directory.resolve()
+    graphs = saved_model_pb2.SavedModel()
+    try:
+        graphs.ParseFromString((directory / "saved_model.pb").read_bytes())
+    except (message.DecodeError, OSError) as error:
+        raise ValueError(f"policy_dir is {str(directory)!r}, which cannot be loaded: saved_model.pb is damaged.") from error
+    assets = [asset.filename for graph in graphs.meta_graphs for asset in graph.asset_file_def]
+    for path in (*directory.rglob("*"), *(directory / "assets" / name for name in assets)):
+        if not path.resolve().is_relative_to(inside):
+            raise ValueError(f"policy_dir is {str(directory)!r}, but {path.name} in it leads to {path.resolve()}.")
 
 
 def _check_fit(act: _SavedAct, directory: Path, env: GymnasiumEnvironment) -> None:

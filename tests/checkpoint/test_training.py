@@ -30,7 +30,9 @@ def state_of(checkpoint: TrainingCheckpoint) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in arrays.items()}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer", ["keras", "legacy", *(pytest.param(name, marks=pytest.mark.slow) for name in list(OPTIMIZERS)[2:])]
+)
 def test_training_goes_on_where_it_was(optimizer: str, rng: np.random.Generator, tmp_path: Path) -> None:
     agent = make_agent(0, optimizer)
     experience = helpers.make_experience(agent, rng)
@@ -47,6 +49,7 @@ def test_training_goes_on_where_it_was(optimizer: str, rng: np.random.Generator,
     assert state_of(restored) == state_of(checkpoint)
 
 
+@pytest.mark.slow
 def test_names_of_variables_do_not_matter(rng: np.random.Generator, tmp_path: Path) -> None:
     """Keras numbers layers through; dense_9 comes after dense_10 then."""
 
