@@ -1,4 +1,4 @@
-# make train, make test, make lint, make benchmark: see README.md. All of them set up a virtual environment first, once.
+# make train, make test, make lint, make benchmark, make reliability: see README.md. All of them set up a virtual environment first, once.
 #   STACK   tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)
 #   VENV    the folder of the virtual environment
 #   PYTHON  the interpreter it is made with; without it the first suitable one on PATH
@@ -27,6 +27,11 @@ test-slow: install
 # Thousands of cases, others every time: two minutes and more.
 properties: install
 	"$(BIN)/pytest" tests/properties --hypothesis-profile=thorough $(ARGS)
+
+# 200 kills and 100 corruptions, about ten minutes: see docs/reliability.md.
+reliability: install
+	PYTHONPATH=tests "$(BIN)/python" -m reliability.kill $(ARGS)
+	PYTHONPATH=tests "$(BIN)/python" -m reliability.corruptions
 
 # About half an hour; benchmarks/README.md tells what ARGS can choose.
 benchmark: install

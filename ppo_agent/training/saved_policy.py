@@ -78,7 +78,9 @@ def check_inside(directory: Path) -> None:
     try:
         graphs.ParseFromString((directory / "saved_model.pb").read_bytes())
     except (message.DecodeError, OSError) as error:
-        raise ValueError(f"policy_dir is {str(directory)!r}, which cannot be loaded: saved_model.pb is damaged.") from error
+        raise ValueError(
+            f"policy_dir is {str(directory)!r}, which cannot be loaded: saved_model.pb is damaged."
+        ) from error
     assets = [asset.filename for graph in graphs.meta_graphs for asset in graph.asset_file_def]
     for path in (*directory.rglob("*"), *(directory / "assets" / name for name in assets)):
         if not path.resolve().is_relative_to(inside):
