@@ -20,15 +20,25 @@ if all(os.path.isfile(os.path.join(_CHECKOUT, name)) for name in ("setup.py", "n
 
 if TYPE_CHECKING:
     from ppo_agent.agent import PPOAgent, PPOLossInfo
+    from ppo_agent.nonfinite import NonFiniteUpdateError
     from ppo_agent.policy import PPOPolicy
     from ppo_agent.variants import PPOClipAgent, PPOKLPenaltyAgent
 
 __version__ = "0.1.0"
 
-__all__ = ["PPOAgent", "PPOClipAgent", "PPOKLPenaltyAgent", "PPOLossInfo", "PPOPolicy", "__version__"]
+__all__ = [
+    "NonFiniteUpdateError",
+    "PPOAgent",
+    "PPOClipAgent",
+    "PPOKLPenaltyAgent",
+    "PPOLossInfo",
+    "PPOPolicy",
+    "__version__",
+]
 
 # Loaded on first use, so that `import ppo_agent.networks` does not pay for the agent.
 _MODULE_OF = {
+    "NonFiniteUpdateError": "ppo_agent.nonfinite",
     "PPOAgent": "ppo_agent.agent",
     "PPOClipAgent": "ppo_agent.variants",
     "PPOKLPenaltyAgent": "ppo_agent.variants",

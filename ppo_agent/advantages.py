@@ -105,22 +105,23 @@ class PPOAdvantages:
             info[name] = tf.where(unknown, 0.0, tf.pad(known, [[0, 0], [0, 1]]))
         return experience._replace(policy_info=info)
 
-    def _update_normalizers(self, trajectory: Trajectory, trained: Tensor) -> None:
-        """Takes all observations and rewards in; those of rows that were not trained on only if they are finite."""
+    def _update_normalizers(self, trajectory: Trajectory, failed: Tensor | None = None) -> None:
+        """Takes all finite observations and rewards in; none where an update has failed, which is made again."""
         step_types = (trajectory.step_type, trajectory.next_step_type)
         present, transitions = masking.observation_mask(*step_types), masking.transition_mask(*step_types)
-        present &= trained | masking.finite_rows(trajectory.observation)
-        transitions &= trained | masking.finite_rows(trajectory.reward)
+        transitions &= masking.finite_rows(trajectory.reward)
+        if failed is not None:
+            present, transitions = present & ~failed, transitions & ~failed
         self.update_observation_normalizer(
             tf.nest.map_structure(lambda tensor: tf.boolean_mask(tensor, present), trajectory.observation)
         )
         if self._reward_normalizer is not None:
             values = trajectory.reward
             if self._config.normalize_rewards_by == "return":
-                values = self._running_returns(trajectory, transitions)
+                values = self._running_returns(trajectory, transitions, failed)
             self.update_reward_normalizer(tf.boolean_mask(values, transitions))
 
-    def _running_returns(self, trajectory: Trajectory, transitions: Tensor) -> tf.Tensor:
+    def _running_returns(self, trajectory: Trajectory, transitions: Tensor, failed: Tensor | None) -> tf.Tensor:
         """Returns so far, [B, T]; episodes go on from the last call if there is a variable for B rows."""
         running = self._running_return
         carries = running is not None and running.shape[0] == trajectory.step_type.shape[0]
@@ -129,7 +130,7 @@ class PPOAdvantages:
             trajectory.reward, self._config.discount_factor, trajectory.is_first(), transitions, before
         )
         if carries:
-            running.assign(returns[:, -1])
+            running.assign(returns[:, -1] if failed is None else tf.where(failed, before, returns[:, -1]))
         return returns
 
     def _create_running_return(self, batch_size: int | None) -> None:

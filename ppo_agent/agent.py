@@ -20,7 +20,7 @@ from ppo_agent.action_masks import Splitter
 from ppo_agent.compilation import UpdateCompiler
 from ppo_agent.config import PPOConfig
 from ppo_agent.distributions import ParameterCodec
-from ppo_agent.learning import TRAIN_REPORT, PPOLearning
+from ppo_agent.learning import REPORT_SIZE, PPOLearning
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 from ppo_agent.objective import PPOLossInfo
 from ppo_agent.policy import PPOPolicy, check_is_network, check_output, create_variables, splitter_of
@@ -85,6 +85,7 @@ class PPOAgent(PPOLearning, TFAgent):
         observation_and_action_constraint_splitter: Splitter | None = None,
         target_kl: float | None = None,
         normalize_rewards_by: str = "reward",
+        max_skipped_steps: int = 10,
     ) -> None:
         """Creates the agent.
 
@@ -146,6 +147,9 @@ class PPOAgent(PPOLearning, TFAgent):
                 for never.
             normalize_rewards_by: with `normalize_rewards`, whose standard deviation rewards are divided by: that of a
                 'reward', or that of the discounted 'return' so far, see `returns.running_returns`.
+            max_skipped_steps: a gradient step whose loss or gradient is not finite is skipped; after so many in a row,
+                calls of `train` counted together, `train` raises `NonFiniteUpdateError` where it is called eagerly.
+                None or 0 for never.
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`.
@@ -227,7 +231,7 @@ class PPOAgent(PPOLearning, TFAgent):
             seed = tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64)
             self._shuffle_seed = tf.Variable(seed, trainable=False, name="shuffle_seed")
         self._report = tf.Variable(
-            np.zeros(len(TRAIN_REPORT), np.float32),
+            np.zeros(REPORT_SIZE, np.float32),
             trainable=False,
             name="report",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,

@@ -53,15 +53,17 @@ class PPOConfig:
     sequence_length: int | None = None
     target_kl: float = 0.0
     normalize_rewards_by: str = "reward"
+    max_skipped_steps: int = 10
 
     def __post_init__(self) -> None:
         """Reads None as "off" and checks every value."""
-        for name in ("kl_cutoff_factor", "gradient_clipping", "value_clipping", "target_kl"):
+        for name in ("kl_cutoff_factor", "gradient_clipping", "value_clipping", "target_kl", "max_skipped_steps"):
             object.__setattr__(self, name, getattr(self, name) or 0.0)
         problems = list(self._problems())
         if problems:
             raise ValueError("; ".join(problems) + ".")
-        object.__setattr__(self, "num_epochs", int(self.num_epochs))
+        for name in ("num_epochs", "max_skipped_steps"):
+            object.__setattr__(self, name, int(getattr(self, name)))
         for name in ("minibatch_size", "sequence_length"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, int(getattr(self, name)))
@@ -95,6 +97,8 @@ class PPOConfig:
             value = getattr(self, name)
             if value is not None and not (number(value) >= 1 and number(value) % 1 == 0):
                 yield f"{name} is {value!r}, expected an integer of at least 1"
+        if not (_number(self.max_skipped_steps) >= 0 and _number(self.max_skipped_steps) % 1 == 0):
+            yield f"max_skipped_steps is {self.max_skipped_steps!r}, expected an integer of at least 0"
 
 
 def number(value: Any) -> float:

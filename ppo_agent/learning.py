@@ -6,6 +6,7 @@ import contextlib
 import functools
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import data_converter
 from tf_agents.agents.tf_agent import LossInfo
@@ -16,6 +17,7 @@ from ppo_agent import masking, optimizers, preprocessing, summaries, update
 from ppo_agent import returns as return_ops
 from ppo_agent.advantages import PPOAdvantages
 from ppo_agent.compilation import UpdateCompiler, padded_capacity, work_per_row, xla_is_faster
+from ppo_agent.nonfinite import NonFiniteUpdateError, by_path
 from ppo_agent.objective import PPOLossInfo, PPOObjective
 from ppo_agent.preprocessing import TrainingBatch
 
@@ -25,7 +27,12 @@ Tensor = Any
 STEP_REPORT = ("loss", *PPOLossInfo._fields, "entropy", "approx_kl", "gradient_norm")
 # Of `target_kl`, as in OpenAI's Spinning Up.
 _KL_LIMIT = 1.5
-TRAIN_REPORT = (*STEP_REPORT, "explained_variance", "learning_rate", "adaptive_kl_beta", "mean_kl_divergence")
+TRAIN_REPORT = (
+    *STEP_REPORT, "explained_variance", "learning_rate", "adaptive_kl_beta", "mean_kl_divergence", "skipped_steps",
+)  # fmt: skip
+# Behind the report: gradient steps skipped in a row, and whether the update has to be made again, see `_call_update`.
+_IN_A_ROW, _AGAIN = len(TRAIN_REPORT), len(TRAIN_REPORT) + 1
+REPORT_SIZE = len(TRAIN_REPORT) + 2
 
 
 class PPOLearning(PPOAdvantages, PPOObjective):
@@ -41,17 +48,19 @@ class PPOLearning(PPOAdvantages, PPOObjective):
     _compiler: UpdateCompiler
     time_step_spec: TimeStep
     _summarize_grads_and_vars: bool
+    _skipped_minibatch: dict[str, Any] | None = None
 
     def train_metrics(self) -> dict[str, float]:
         """What the last call of `train` reported.
 
         Returns:
-            Means over its gradient steps: `loss`, its terms as in `PPOLossInfo`, `entropy` (nats), `approx_kl` (nats,
-            see `losses.approximate_kl`), `gradient_norm` (before clipping); and `explained_variance` of the returns by
-            the value predictions before the update, `learning_rate`, `adaptive_kl_beta` and `mean_kl_divergence` (NaN
-            without adaptive KL penalty) after it.
+            Means over its gradient steps, those left out that were skipped: `loss`, its terms as in `PPOLossInfo`,
+            `entropy` (nats), `approx_kl` (nats, see `losses.approximate_kl`), `gradient_norm` (before clipping); and
+            `explained_variance` of the returns by the value predictions before the update, `learning_rate`,
+            `adaptive_kl_beta` and `mean_kl_divergence` (NaN without adaptive KL penalty) after it; and `skipped_steps`,
+            the number of gradient steps that changed nothing because their loss or gradient was not finite.
         """
-        return dict(zip(TRAIN_REPORT, self._report.numpy().tolist(), strict=True))
+        return dict(zip(TRAIN_REPORT, self._report.numpy().tolist()[: len(TRAIN_REPORT)], strict=True))
 
     def create_training_variables(self, batch_size: int | None = None) -> None:
         """Creates what the first call of `train` would: the optimiser, its slots, running returns.
@@ -75,10 +84,19 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         trajectory = self._checked(experience)
         self.create_training_variables(trajectory.step_type.shape[0])
         loss_info = self._call_update(trajectory, weights)
+        if tf.executing_eagerly() and self._skipped_minibatch is not None:
+            self._stop(loss_info)
         # In a graph the answer is a tensor; the summary operations ask it themselves.
         if not tf.executing_eagerly() or tf.summary.should_record_summaries():
             self._write_summaries()
         return loss_info
+
+    def _stop(self, loss_info: LossInfo) -> None:
+        """Raises what ends the training after too many skipped steps."""
+        minibatch, self._skipped_minibatch = self._skipped_minibatch, None
+        loss, extra = tf.nest.map_structure(lambda x: float(x.numpy()), loss_info)
+        metrics = {**self.train_metrics(), "loss": loss, **extra._asdict()}
+        raise NonFiniteUpdateError(int(self._report[_IN_A_ROW]), metrics, minibatch or {})
 
     def _call_update(self, trajectory: Trajectory, weights: Tensor | None) -> LossInfo:
         if self._is_distributed():
@@ -90,7 +108,12 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         capacity = None
         if jit and batch_size is not None and length is not None:
             capacity = self._capacity(batch_size, length)
-        return self._compiler(trajectory, weights, capacity, jit)
+        loss_info = self._compiler(trajectory, weights, capacity, jit)
+        # A test in every gradient step would cost XLA 7 % of its time. So there an update in which something is not
+        # finite is undone as a whole, and made again in a plain graph, which skips the gradient steps concerned.
+        if capacity is not None and tf.executing_eagerly() and self._report.numpy()[_AGAIN]:
+            return self._compiler(trajectory, weights, None, False)
+        return loss_info
 
     def _capacity(self, batch_size: int, length: int) -> int:
         """To how many rows, or steps of a row, `_deal_out` pads."""
@@ -132,15 +155,23 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         """The whole of `train`: batch, epochs, adaptive beta, normalisers, report; inside one compiled function."""
         batch = self._make_batch(trajectory, weights)
         rows, minibatches = self._deal_out(batch, capacity)
-        last, means = self._run_epochs(rows, minibatches, jit)
-        mean_kl = self._adapt_beta(rows)
+        is_undone = jit and capacity is not None
+        result = self._run_epochs(rows, minibatches, jit, is_undone)
+        failed = result.skipped > 0 if is_undone else None
+        if not is_undone:
+            self._keep_if_last(rows, minibatches, result)
+        mean_kl = self._adapt_beta(rows, failed)
         if self.update_normalizers_in_train:
-            self._update_normalizers(trajectory, batch.mask)
+            self._update_normalizers(trajectory, failed)
         explained = return_ops.explained_variance(rows.returns, rows.old_values, rows.mask)
         beta = float("nan") if self._adaptive_kl_beta is None else self._adaptive_kl_beta
-        rest = tf.stack([explained, optimizers.learning_rate(self._optimizer), beta, mean_kl])
-        self._report.assign(tf.concat([means, rest], axis=0))
-        loss, *extra = tf.unstack(last[: len(PPOLossInfo._fields) + 1])
+        skipped = [tf.cast(count, tf.float32) for count in (result.skipped, result.skipped_in_a_row)]
+        rest = [explained, optimizers.learning_rate(self._optimizer), beta, mean_kl, *skipped, 0.0]
+        report = tf.concat([result.means, tf.stack(rest)], axis=0)
+        if failed is not None:
+            report = tf.where(failed, tf.concat([self._report[:_AGAIN], [1.0]], axis=0), report)
+        self._report.assign(report)
+        loss, *extra = tf.unstack(result.last[: len(PPOLossInfo._fields) + 1])
         return LossInfo(loss, PPOLossInfo(*extra))
 
     def _make_batch(self, trajectory: Trajectory, weights: Tensor | None) -> TrainingBatch:
@@ -175,42 +206,83 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         return rows, update.make_minibatches(row_mask, size, self._config.num_epochs, seed, count)
 
     def _run_epochs(
-        self, rows: TrainingBatch, minibatches: update.Minibatches, jit: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+        self, rows: TrainingBatch, minibatches: update.Minibatches, jit: bool, is_undone: bool
+    ) -> update.EpochsResult:
+        """All gradient steps; if `is_undone`, none where one of them is not sound: then `skipped` is 1."""
+        skipped_before = self._report[_IN_A_ROW]
         if self._is_distributed():
-            return update.run_unrolled(lambda index: self._step(rows, minibatches, index), minibatches)
-
-        def run(rows: TrainingBatch, *plan: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dealt = update.Minibatches(minibatches.size, *plan)
-            return update.run_epochs(
-                lambda index: self._step(rows, dealt, index), dealt.num_steps, len(STEP_REPORT), self._is_near
+            return update.run_unrolled(
+                lambda index: self._step(rows, minibatches, index, "agree"), minibatches, skipped_before
             )
+        guard, most_skipped = ("none", 1) if is_undone else ("skip", self._config.max_skipped_steps)
 
-        return tf.function(run, jit_compile=jit, autograph=False)(rows, *minibatches[1:])
+        def run(rows: TrainingBatch, skipped_before: tf.Tensor, *plan: tf.Tensor) -> update.EpochsResult:
+            state = self._state_of_steps() if is_undone else []
+            before = [variable.read_value() for variable in state]
+            dealt = update.Minibatches(minibatches.size, *plan)
+            result = update.run_epochs(
+                lambda index: self._step(rows, dealt, index, guard),
+                dealt.num_steps,
+                len(STEP_REPORT),
+                self._is_near,
+                skipped_before,
+                most_skipped,
+            )
+            update.put_back(state, before, result.skipped > 0)
+            return result
+
+        nothing_before = tf.zeros_like(skipped_before)
+        return tf.function(run, jit_compile=jit, autograph=False)(
+            rows, nothing_before if is_undone else skipped_before, *minibatches[1:]
+        )
+
+    def _state_of_steps(self) -> list[tf.Variable]:
+        """What gradient steps change."""
+        return [*self._trained_variables(), *optimizers.variables(self._optimizer), self.train_step_counter]
+
+    def _keep_if_last(self, rows: TrainingBatch, plan: update.Minibatches, result: update.EpochsResult) -> None:
+        """Keeps the last minibatch if too many in a row were skipped; without a part in any other update."""
+        most = self._config.max_skipped_steps
+        if not most or self._is_distributed():
+            return
+
+        def keep(*leaves: Any) -> tuple:
+            self._skipped_minibatch = by_path(rows, [np.array(leaf) for leaf in leaves])
+            return ()
+
+        def call() -> tf.Tensor:
+            minibatch = update.select_minibatch(rows, plan, result.taken - 1)
+            with tf.control_dependencies([tf.numpy_function(keep, tf.nest.flatten(minibatch), [])]):
+                return tf.constant(0)
+
+        tf.cond(result.skipped_in_a_row >= most, call, lambda: tf.constant(0))
 
     def _is_near(self, report: tf.Tensor) -> tf.Tensor:
         """Whether the policy was still near the one that collected, before the step with this report."""
         limit = _KL_LIMIT * self._config.target_kl
         return tf.constant(True) if limit == 0 else ~(report[STEP_REPORT.index("approx_kl")] > limit)
 
-    def _step(self, rows: TrainingBatch, minibatches: update.Minibatches, index: Tensor) -> tf.Tensor:
-        """Takes one gradient step and reports it, see `STEP_REPORT`."""
+    def _step(
+        self, rows: TrainingBatch, minibatches: update.Minibatches, index: Tensor, guard: str
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Takes one gradient step; returns its report, see `STEP_REPORT`, and whether it was not skipped."""
         minibatch = update.select_minibatch(rows, minibatches, index)
         # As in TF-Agents, only the first and the last epoch are summarised.
         epoch = index // minibatches.count
         recorded = (epoch == 0) | (epoch == self._config.num_epochs - 1)
         with summaries.recording(recorded) if self._plain_graph_needed else contextlib.nullcontext():
-            result, gradients = update.gradient_step(
+            result, gradients, is_sound = update.gradient_step(
                 lambda: self._minibatch_loss(minibatch, self._debug_summaries, training=True),
                 self._trained_variables(),
                 self._optimizer,
                 self._config.gradient_clipping,
+                guard,
             )
             if self._summarize_grads_and_vars and self._debug_summaries:
                 summaries.write_gradients_and_variables(self.train_step_counter, gradients)
         self.train_step_counter.assign_add(1)
         loss, extra = result.loss_info
-        return tf.stack([loss, *extra, *(result.metrics[name] for name in STEP_REPORT[len(extra) + 1 :])])
+        return tf.stack([loss, *extra, *(result.metrics[n] for n in STEP_REPORT[len(extra) + 1 :])]), is_sound
 
     def _minibatch_loss(self, minibatch: TrainingBatch, debug_summaries: bool, training: bool) -> update.StepResult:
         weights = minibatch.weights * masking.balanced_weights(minibatch.mask)
@@ -235,7 +307,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         )
         return update.StepResult(loss_info, unknown)
 
-    def _adapt_beta(self, rows: TrainingBatch) -> Tensor:
+    def _adapt_beta(self, rows: TrainingBatch, failed: Tensor | None) -> Tensor:
         if self._adaptive_kl_beta is None:
             return float("nan")
         divergence = self._kl_divergence(
@@ -244,12 +316,14 @@ class PPOLearning(PPOAdvantages, PPOObjective):
             self._current_distribution(rows.time_steps, policy_state=rows.first_state),
         )
         divergence *= rows.weights * masking.balanced_weights(rows.mask)
+        if failed is not None:  # A divergence that is not known changes nothing.
+            divergence = tf.where(failed, float("nan"), divergence)
         self.update_adaptive_kl_beta(divergence)
         return tf.reduce_mean(divergence)
 
     def _write_summaries(self) -> None:
         values = self._report.numpy() if tf.executing_eagerly() else tf.unstack(self._report)
-        report = dict(zip(TRAIN_REPORT, values, strict=True))
+        report = dict(zip(TRAIN_REPORT, values[: len(TRAIN_REPORT)], strict=True))
         summaries.write_train_metrics(report, self.train_step_counter)
         if self._summarize_grads_and_vars:
             summaries.write_variables(self.train_step_counter, self._trained_variables())

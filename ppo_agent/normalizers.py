@@ -19,7 +19,8 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
     """TF-Agents' normaliser by the mean and variance of all it has seen, for any dtype and any number of rows.
 
     Integers (counts) are normalised to float32 instead of being rounded back to integers, and an update with no rows
-    changes nothing instead of making the statistics NaN.
+    changes nothing instead of making the statistics NaN. Rows of a leaf that hold a NaN or an infinity are left out,
+    and so is an update whose sums overflow.
 
     Attributes:
         normalizes: a bool for every leaf, in tf.nest's order; a leaf with False has no statistics and stays as it is.
@@ -91,13 +92,21 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
         return operations
 
     def _update_leaf(self, i: int, rows: tf.Tensor) -> list[tf.Operation]:
-        """Merges rows [n, ...] into the i-th leaf's count, mean and sum of squared deviations."""
-        count = tf.cast(tf.shape(rows)[0], rows.dtype)
+        """Merges rows [n, ...] into the i-th leaf's count, mean and sum of squared deviations, the finite ones."""
+        is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=list(range(1, rows.shape.rank)), keepdims=True)
+        rows, nothing = tf.where(is_finite, rows, tf.zeros_like(rows)), tf.zeros_like(rows)
+        count = tf.reduce_sum(tf.cast(is_finite, rows.dtype))
         mean = tf.math.divide_no_nan(tf.reduce_sum(rows, axis=0), count)
-        squares = tf.reduce_sum(tf.math.squared_difference(rows, mean), axis=0)
+        deviations = tf.where(is_finite, tf.math.squared_difference(rows, mean), nothing)
         statistics = (self._count[i], self._avg[i], self._m2[i], self._m2_carry[i])
-        merged = tensor_normalizer.parallel_variance_calculation(count, mean, squares, *statistics)
-        return [variable.assign(value) for variable, value in zip(statistics, merged, strict=True)]
+        merged = tensor_normalizer.parallel_variance_calculation(
+            count, mean, tf.reduce_sum(deviations, axis=0), *statistics
+        )
+        # Sums of finite numbers can overflow.
+        fits = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in merged])
+        return [
+            variable.assign(tf.where(fits, value, variable)) for variable, value in zip(statistics, merged, strict=True)
+        ]
 
 
 def _float_spec(spec: tf.TensorSpec) -> tf.TensorSpec:

@@ -31,6 +31,16 @@ def create_slots(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None
             optimizer._create_slots(variables)
 
 
+def variables(optimizer: Optimizer) -> list[tf.Variable]:
+    """An optimiser's variables.
+
+    Args:
+        optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
+    """
+    found = optimizer.variables
+    return list(found() if callable(found) else found)
+
+
 def learning_rate(optimizer: Optimizer) -> tf.Tensor:
     """The learning rate in force, NaN where an optimiser does not tell.
 

@@ -64,6 +64,7 @@ class PPOClipAgent(PPOAgent):
         observation_and_action_constraint_splitter: Splitter | None = None,
         target_kl: float | None = None,
         normalize_rewards_by: str = "reward",
+        max_skipped_steps: int = 10,
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the KL penalty."""
         given = _keywords(locals())
@@ -128,6 +129,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         observation_and_action_constraint_splitter: Splitter | None = None,
         target_kl: float | None = None,
         normalize_rewards_by: str = "reward",
+        max_skipped_steps: int = 10,
     ) -> None:
         """Creates the agent; the keywords are `PPOAgent`'s, without those of the clipped objective.
 

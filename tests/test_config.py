@@ -14,7 +14,7 @@ def test_defaults_are_the_agents():
     parameters = inspect.signature(ppo_agent.PPOAgent.__init__).parameters
     for field in dataclasses.fields(PPOConfig):
         default = parameters[field.name].default
-        can_be_none = field.name in ("gradient_clipping", "value_clipping", "target_kl")
+        can_be_none = field.name in ("gradient_clipping", "value_clipping", "target_kl", "max_skipped_steps")
         assert field.default == (default or 0.0 if can_be_none else default)
 
 

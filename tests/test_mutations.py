@@ -41,7 +41,7 @@ def value_clipping_with_minimum(patch):
 def no_gradient_clipping(patch):
     original = update.gradient_step
     patch.setattr(
-        update, "gradient_step", lambda loss, variables, optimizer, _: original(loss, variables, optimizer, 0.0)
+        update, "gradient_step", lambda loss, variables, optimizer, *_: original(loss, variables, optimizer, 0.0)
     )
 
 
@@ -57,7 +57,7 @@ def normalizers_updated_before_training(patch):
     original, after = PPOLearning._make_batch, PPOAdvantages._update_normalizers
 
     def make_batch(self, trajectory, weights):
-        after(self, trajectory, tf.ones_like(trajectory.step_type, tf.bool))
+        after(self, trajectory)
         return original(self, trajectory, weights)
 
     patch.setattr(PPOLearning, "_make_batch", make_batch)

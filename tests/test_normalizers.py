@@ -42,6 +42,30 @@ def test_first_count_clip_and_epsilon_are_the_references(rng):
             np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_left_out(rng, hole):
+    spec = {"a": tf.TensorSpec([2], tf.float32), "b": tf.TensorSpec([], tf.float32)}
+    normalizer, first, second = StreamingNormalizer(spec), oracles.Normalizer((2,)), oracles.Normalizer()
+    for size in (1, 20):
+        rows = {"a": rng.normal(size=(size, 2)).astype(np.float32), "b": rng.normal(size=size).astype(np.float32)}
+        rows["a"][0, 1] = hole
+        normalizer.update(rows)
+        first.update(rows["a"][1:])
+        second.update(rows["b"])  # Leaf by leaf.
+    probe = {"a": np.ones((3, 2), np.float32), "b": np.ones(3, np.float32)}
+    normalized = normalizer.normalize(probe)
+    np.testing.assert_allclose(normalized["a"], first.normalize(probe["a"]), rtol=1e-4)
+    np.testing.assert_allclose(normalized["b"], second.normalize(probe["b"]), rtol=1e-4)
+
+
+def test_an_update_whose_sums_overflow_is_left_out(rng):
+    normalizer = StreamingNormalizer(tf.TensorSpec([], tf.float32))
+    normalizer.update(rng.normal(size=10).astype(np.float32))
+    before = [v.numpy() for v in normalizer.variables]
+    normalizer.update(np.full(10, 3e38, np.float32) * np.resize([1, -1], 10).astype(np.float32))
+    np.testing.assert_array_equal([v.numpy() for v in normalizer.variables], before)
+
+
 def test_nests_and_any_number_of_batch_dimensions(rng):
     spec = {"a": tf.TensorSpec([2], tf.float32), "b": (tf.TensorSpec([], tf.float32),)}
     flat, stacked = StreamingNormalizer(spec), StreamingNormalizer(spec)

@@ -38,12 +38,12 @@ def descend(optimizer, way):
         return update.StepResult(LossInfo(value, ()), {})
 
     def step(_):
-        result, _ = update.gradient_step(loss, variables, optimizer, gradient_clipping=1.0)
+        result, _, is_sound = update.gradient_step(loss, variables, optimizer, gradient_clipping=1.0)
         STEP.assign_add(1)
-        return tf.stack([result.loss_info.loss, optimizers.learning_rate(optimizer)])
+        return tf.stack([result.loss_info.loss, optimizers.learning_rate(optimizer)]), is_sound
 
     def run():
-        return update.run_epochs(step, tf.constant(5), 2)
+        return update.run_epochs(step, tf.constant(5), 2)[:2]
 
     if way != "eager":
         run = tf.function(run, jit_compile=way == "xla", autograph=False)

@@ -82,7 +82,7 @@ def kl_of_every_step(rng, **keywords):
     step = unlimited._step
     unlimited._step = lambda *arguments: reports.append(step(*arguments)) or reports[-1]
     helpers.run_eagerly(unlimited).train(experience)
-    return limited, experience, [float(report[STEP_REPORT.index("approx_kl")]) for report in reports]
+    return limited, experience, [float(report[STEP_REPORT.index("approx_kl")]) for report, _ in reports]
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])

@@ -97,7 +97,8 @@ def test_gradient_step_clips_by_the_global_norm(rng, bound):
         value = tf.add_n([tf.reduce_sum(v**2) for v in variables])
         return update.StepResult(LossInfo(value, ()), {"other": value})
 
-    result, applied = update.gradient_step(loss, variables, tf.keras.optimizers.SGD(0.1), bound)
+    result, applied, is_sound = update.gradient_step(loss, variables, tf.keras.optimizers.SGD(0.1), bound)
+    assert is_sound
     gradients, norm = oracles.clipped_by_global_norm([2 * x for x in start], bound)
     np.testing.assert_allclose(result.metrics["gradient_norm"], norm, rtol=1e-5)
     assert result.metrics["other"] == result.loss_info.loss
@@ -106,19 +107,47 @@ def test_gradient_step_clips_by_the_global_norm(rng, bound):
         np.testing.assert_allclose(variable, x - 0.1 * gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_run_epochs_reports_the_last_step_and_the_mean():
-    last, mean = update.run_epochs(lambda i: tf.stack([tf.cast(i, tf.float32), 2.0]), tf.constant(5), 2)
-    np.testing.assert_allclose(last, [4, 2])
-    np.testing.assert_allclose(mean, [2, 2])
-    plan = update.Minibatches(None, tf.zeros([5, 0], tf.int32), 0, 1)
-    unrolled = update.run_unrolled(lambda i: tf.stack([tf.cast(i, tf.float32), 2.0]), plan)
-    np.testing.assert_allclose(unrolled, [last, mean])
+# Soundness of the steps, skipped ones before, most skipped in a row; expected: steps taken, skipped, in a row.
+SKIPS = [
+    ("11111", 3, 0, (5, 0, 0)),
+    ("10110", 0, 0, (5, 2, 1)),
+    ("00111", 2, 0, (5, 2, 0)),
+    ("10000", 0, 3, (4, 3, 3)),
+    ("01000", 2, 3, (1, 1, 3)),
+    ("10101", 0, 1, (2, 1, 1)),
+    ("00000", 0, 0, (5, 5, 5)),
+    ("01111", 7, 3, (1, 1, 3)),
+]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("sound", "before", "most", "expected"), SKIPS)
+def test_run_epochs_reports_the_last_step_and_the_mean_and_counts_the_skipped(sound, before, most, expected, jit):
+    flags = tf.constant([flag == "1" for flag in sound])
+
+    def step(index):
+        number = tf.where(flags[index], tf.cast(index, tf.float32), float("nan"))
+        return tf.stack([number, 2.0]), flags[index]
+
+    def run():
+        return update.run_epochs(step, tf.constant(5), 2, skipped_before=before, most_skipped=most)
+
+    result = tf.function(run, jit_compile=jit)()
+    good = [index for index in range(expected[0]) if sound[index] == "1"]
+    np.testing.assert_allclose(result.last, [good[-1], 2] if good else [np.nan] * 2)
+    np.testing.assert_allclose(result.means, [np.mean(good), 2] if good else [np.nan] * 2)
+    assert (result.taken, result.skipped, result.skipped_in_a_row) == expected
+    if not most:
+        plan = update.Minibatches(None, tf.zeros([5, 0], tf.int32), 0, 1)
+        tf.nest.map_structure(np.testing.assert_allclose, update.run_unrolled(step, plan, before), result)
 
 
 def test_run_unrolled_needs_a_known_number_of_steps():
     @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
     def run(count):
-        return update.run_unrolled(lambda _: tf.zeros([1]), update.Minibatches(2, tf.zeros([3, 0]), 4, count))
+        return update.run_unrolled(
+            lambda _: (tf.zeros([1]), tf.constant(True)), update.Minibatches(2, tf.zeros([3, 0]), 4, count)
+        )
 
     with pytest.raises(ValueError, match="unknown number of steps"):
         run(tf.constant(2))

@@ -41,6 +41,7 @@ def test_keywords_are_the_references_in_order_and_default(ours, theirs):
         ("observation_and_action_constraint_splitter", None),
         ("target_kl", None),
         ("normalize_rewards_by", "reward"),
+        ("max_skipped_steps", 10),
     ]
 
 
