@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.drivers.rollout_driver import RolloutDriver, check_count
+from ppo_agent.drivers.rollout_driver import NO_LIMIT, RolloutDriver, check_count
 
 Nest = Any
+
+# Vector steps for each episode asked for, after which a run without a limit of its own ends.
+LONGEST_EPISODE = 100_000
 
 
 class DynamicEpisodeDriver(RolloutDriver):
@@ -68,7 +72,8 @@ class DynamicEpisodeDriver(RolloutDriver):
                 go on. It has to be the environment's current time step; this is not checked.
             policy_state: The policy's state there; None for its initial state.
             num_episodes: Episodes to collect in place of the constructor's number.
-            maximum_iterations: Most vector steps to take, for episodes that may never end.
+            maximum_iterations: Most vector steps to take, for episodes that may never end. None takes 100,000 for each
+                episode asked for, unless that is a tensor; a run that ends there has collected fewer episodes.
 
         Returns:
             (time step, policy state) after the last step, tensors.
@@ -79,4 +84,6 @@ class DynamicEpisodeDriver(RolloutDriver):
         if time_step is None:
             time_step = self.env.reset()
         target = self._num_episodes if num_episodes is None else check_count("num_episodes", num_episodes)
+        if maximum_iterations is None and not tf.is_tensor(target):
+            maximum_iterations = min(LONGEST_EPISODE * target, NO_LIMIT)
         return self._collect(time_step, policy_state, target, maximum_iterations)

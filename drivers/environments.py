@@ -12,8 +12,9 @@ from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent import action_masks
-from ppo_agent.drivers import autoreset, host_calls, lane_rollout, spaces, vector_envs
+from ppo_agent.drivers import autoreset, failures, host_calls, lane_rollout, spaces, vector_envs
 from ppo_agent.drivers.lanes import Lane
+from ppo_agent.drivers.soundness import SoundnessCheck
 
 Nest = Any
 
@@ -33,6 +34,11 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
     must be the number of categories of the action (see `ppo_agent.action_masks`), and before every step of an episode
     something must be allowed.
 
+    No time step holds a NaN, an infinity, or a category outside its space: an environment that gives one, or one of
+    another shape or dtype, raises `EnvironmentFaultError`, or is reset with `invalid_steps='drop'`. An environment that
+    raises an error, takes too long or dies is made anew, `max_restarts` times each. The episode that is given up shows
+    by a first step that does not follow a last one, and the drivers drop its rows.
+
     Methods that end in `_numpy` do the same on NumPy arrays, which is faster where no graph is needed. Their arrays
     are not changed by later steps and must not be written to. `lanes` are the groups of environments that are stepped
     together, one or two.
@@ -51,6 +57,9 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         seed: int | None = None,
         vectorization: str = "auto",
         env_kwargs: Mapping[str, Any] | None = None,
+        max_restarts: int = 0,
+        step_time_limit_s: float | None = 600.0,
+        invalid_steps: str = "error",
     ) -> None:
         """Makes the environments; they are reset on first use.
 
@@ -66,6 +75,13 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
                 form; 'auto' chooses by the number of environments and the time of a step, see
                 `vector_envs.make_vector_env`.
             env_kwargs: Keyword arguments of the environment's constructor.
+            max_restarts: How often each environment is made anew after it has raised an error, taken too long or died
+                with its process; the next time is an `EnvironmentFaultError`. Not for 'vector_entry_point' and ready
+                vector environments, which do not tell whose fault it was.
+            step_time_limit_s: Seconds that a process may take for a step or a reset of its environments, after which it
+                is killed; None for any time. Only environments in processes can be stopped.
+            invalid_steps: 'error', or 'drop' to drop the episode and reset the environment; the hundredth time in a row
+                is an error still. 'drop' is for 'sync' and 'async' only.
 
         Raises:
             TypeError: `env_name` is neither an id nor a callable nor a vector environment.
@@ -74,18 +90,25 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         """
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
             raise ValueError(f"seed is {seed!r}, expected None or an int of at least 0.")
-        env = vector_envs.make_vector_env(env_name, num_environments, vectorization, env_kwargs)
+        failures.check_limits(max_restarts, step_time_limit_s, invalid_steps)
+        drops = invalid_steps == "drop"
+        env = vector_envs.make_vector_env(
+            env_name, num_environments, vectorization, env_kwargs, step_time_limit_s, one_by_one=drops
+        )
         observation_space, action_space = env.single_observation_space, env.single_action_space
         try:
             observation_spec, action_spec = spaces.observation_spec(observation_space), spaces.action_spec(action_space)
             self._mask_layout = _mask_layout(observation_spec, action_spec)
             self._env = autoreset.next_step_autoreset(env)
+            if drops:
+                _check_can_drop(env)
         except ValueError:
             env.close()
             raise
         super().__init__(ts.time_step_spec(observation_spec), action_spec, batch_size=env.num_envs)
         self._batched_time_step_spec = host_calls.with_outer_dims(self.time_step_spec(), env.num_envs)
         self._gymnasium_env = env
+        self._recovery = failures.Recovery(env.num_envs, max_restarts, drops, seed)
         self.lanes = self._make_lanes(
             spaces.observation_decoder(observation_space), spaces.action_encoder(action_space)
         )
@@ -102,7 +125,16 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         halves = getattr(self._gymnasium_env, "halves", None) or (self._env,)
         size = self.batch_size // len(halves)
         return tuple(
-            Lane(half, size, decode, encode, functools.partial(self._check_mask, index * size))
+            Lane(
+                half,
+                size,
+                decode,
+                encode,
+                functools.partial(self._check_mask, index * size),
+                SoundnessCheck(self.observation_spec(), size),
+                self._recovery,
+                index * size,
+            )
             for index, half in enumerate(halves)
         )
 
@@ -180,6 +212,15 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
 
     def _step(self, action: Nest) -> ts.TimeStep:
         return host_calls.call_on_host(self.step_numpy, action, self._batched_time_step_spec)
+
+
+def _check_can_drop(env: Any) -> None:
+    parts = getattr(env, "halves", None) or (env,)
+    if not all(hasattr(part, "restart") for part in parts):
+        raise ValueError(
+            "invalid_steps is 'drop', expected 'error' for an environment that is vectorised by itself, whose "
+            "environments cannot be reset one by one: choose vectorization 'sync' or 'async'."
+        )
 
 
 def _join(time_steps: list[ts.TimeStep]) -> ts.TimeStep:

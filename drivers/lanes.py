@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.drivers.autoreset import StepResult
+from ppo_agent.drivers.failures import FAULTS, EnvironmentFaultError, Fault, Recovery
+from ppo_agent.drivers.serial_env import Restart
+from ppo_agent.drivers.soundness import SoundnessCheck
 
 Nest = Any
 
@@ -17,6 +20,9 @@ _FIRST, _MID, _LAST = (np.int32(x) for x in (ts.StepType.FIRST, ts.StepType.MID,
 
 class Lane:
     """Turns what a vector environment returns into `TimeStep`s of arrays [B, ...].
+
+    Environments that fail are restarted, as far as the `Recovery` puts up with it: the time step after that is a new
+    episode's first, whatever the one before it was, so that the episode that was given up shows in the step types.
 
     Where there are several lanes, each in processes of its own, one is stepped (`send`, `receive`) while the policy
     acts for another.
@@ -33,6 +39,9 @@ class Lane:
         decode_observation: Callable[[Any], Nest],
         encode_action: Callable[[Nest], Any],
         check: Callable[[ts.TimeStep], None],
+        is_sound: SoundnessCheck,
+        recovery: Recovery,
+        first_index: int = 0,
     ) -> None:
         """Takes a vector environment with next-step autoreset; nothing is reset yet.
 
@@ -42,11 +51,16 @@ class Lane:
             decode_observation: From gymnasium's observations to a nest of fresh arrays.
             encode_action: From a nest of actions to gymnasium's.
             check: Is called with every time step, and raises an error if it is of no use.
+            is_sound: Tells whether a time step may reach a learner.
+            recovery: Decides about those that may not, and about environments that fail.
+            first_index: Number of the first environment, for errors.
         """
         self._env = env
         self.num_environments = num_environments
         self._decode_observation, self._encode_action = decode_observation, encode_action
         self._check = check
+        self._is_sound, self._recovery, self._first_index = is_sound, recovery, first_index
+        self._count, self._starts = 0, np.zeros(num_environments, int)
         self.time_step: ts.TimeStep | None = None
         self._any_ended = False
         self._all_mid, self._all_one = np.full(num_environments, _MID), np.ones(num_environments, np.float32)
@@ -54,31 +68,56 @@ class Lane:
             shared.setflags(write=False)
 
     def reset(self, seed: int | None) -> ts.TimeStep:
-        """Starts a new episode in every environment."""
-        observation, _ = self._env.reset(seed=seed)
+        """Starts a new episode in every environment.
+
+        Raises:
+            EnvironmentFaultError: one of them failed, and is not put right.
+        """
+        self._starts[:] = self._count
+        observation, infos = self._attempt(lambda: self._env.reset(seed=seed))
         size = self.num_environments
         self._any_ended = False
-        self.time_step = ts.TimeStep(
+        time_step = ts.TimeStep(
             np.full(size, _FIRST), np.zeros(size, np.float32), np.ones(size, np.float32),
             self._decode_observation(observation),
         )  # fmt: skip
-        self._check(self.time_step)
-        return self.time_step
+        return self._finish(time_step, infos)
 
     def step(self, action: Nest) -> ts.TimeStep:
-        """Steps every environment; actions are ignored where the current step is an episode's last."""
-        return self._next(self._env.step(self._encode_action(action)))
+        """Steps every environment; actions are ignored where the current step is an episode's last.
+
+        Raises:
+            EnvironmentFaultError: one of them failed, and is not put right.
+        """
+        self._count += 1
+        return self._next(self._attempt(lambda: self._env.step(self._encode_action(action))))
 
     def send(self, action: Nest) -> None:
-        """Begins to step, which only an `AsyncVectorEnv` can."""
+        """Begins to step, which only environments in processes can."""
+        self._count += 1
         self._env.step_async(self._encode_action(action))
 
     def receive(self) -> ts.TimeStep:
-        """Waits for the step that was begun and returns its result."""
+        """Waits for the step that was begun and returns its result; raises as `step` does."""
         return self._next(self._env.step_wait())
 
+    def _attempt(self, call: Callable[[], Any]) -> Any:
+        """Calls a vector environment; one that tells no faults raises errors without saying whose they are."""
+        if self._can_restart:
+            return call()
+        try:
+            return call()
+        except Exception as error:
+            raise EnvironmentFaultError(
+                f"the vector environment raised {type(error).__name__}: {error}, in its step {self._count}.", None, None
+            ) from error
+
+    @property
+    def _can_restart(self) -> bool:
+        return hasattr(self._env, "restart")
+
     def _next(self, result: StepResult) -> ts.TimeStep:
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, infos = result
         ended, reward = np.logical_or(terminated, truncated), np.array(reward, np.float32)
         any_ends = bool(np.count_nonzero(ended))
         if any_ends or self._any_ended:
@@ -86,9 +125,43 @@ class Lane:
             discount = np.subtract(1.0, terminated, dtype=np.float32)
             first = cast("ts.TimeStep", self.time_step).step_type == _LAST
             step_type[first], discount[first], reward[first] = _FIRST, 1.0, 0.0
+            self._starts[first] = self._count
         else:  # The usual step costs little: it shares these arrays.
             step_type, discount = self._all_mid, self._all_one
         self._any_ended = any_ends
-        self.time_step = ts.TimeStep(step_type, reward, discount, self._decode_observation(observation))
-        self._check(self.time_step)
-        return self.time_step
+        time_step = ts.TimeStep(step_type, reward, discount, self._decode_observation(observation))
+        return self._finish(time_step, infos)
+
+    def _finish(self, time_step: ts.TimeStep, infos: Mapping[str, Any]) -> ts.TimeStep:
+        """Puts right what is wrong, and keeps the time step."""
+        faults = infos.get(FAULTS) if infos else None
+        if faults or not self._is_sound(time_step):
+            time_step = self._mend(time_step, faults or {})
+        if self._any_ended:
+            self._recovery.ended(self._first_index + np.flatnonzero(time_step.step_type == _LAST))
+        self.time_step = time_step
+        self._check(time_step)
+        return time_step
+
+    def _mend(self, time_step: ts.TimeStep, faults: Mapping[int, Fault]) -> ts.TimeStep:
+        """Restarts the environments that have failed until none fails any more."""
+        step_type, reward, discount = (x.copy() for x in time_step[:3])
+        # Where the environment has failed, what it observed means nothing.
+        faults = {**self._is_sound.faults(time_step), **faults}
+        while faults:
+            restarts = {row: self._judge(row, fault) for row, fault in faults.items()}
+            failed = self._env.restart(restarts)
+            given_up = list(restarts)
+            step_type[given_up], reward[given_up], discount[given_up] = _FIRST, 0.0, 1.0
+            self._starts[given_up] = self._count
+            observation = self._decode_observation(self._env.observations)
+            time_step = ts.TimeStep(step_type, reward, discount, observation)
+            faults = {**self._is_sound.faults(time_step), **failed}
+        return time_step
+
+    def _judge(self, row: int, fault: Fault) -> Restart:
+        number = self._first_index + row
+        makes_anew = self._recovery.judge(number, int(self._count - self._starts[row]), fault)
+        if not self._can_restart:
+            raise RuntimeError("a vector environment without restart was to be restarted.")
+        return Restart(makes_anew, self._recovery.new_seed(number))

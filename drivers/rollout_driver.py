@@ -13,6 +13,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.drivers import compiled_rollout, host_calls
+from ppo_agent.drivers.dropped import drop_abandoned
 from ppo_agent.drivers.hosted_rollout import HostedRollout
 from ppo_agent.drivers.lane_rollout import collect_in_lanes
 from ppo_agent.drivers.observers import Observed, Observers
@@ -24,10 +25,11 @@ from ppo_agent.drivers.rollout import (
     collect_numpy,
     find_numpy_policy,
 )
+from ppo_agent.drivers.soundness import check_rollout
 
 Nest = Any
 
-_NO_LIMIT = np.iinfo(np.int32).max
+NO_LIMIT = np.iinfo(np.int32).max
 
 
 class RolloutDriver(driver.Driver):
@@ -75,6 +77,8 @@ class RolloutDriver(driver.Driver):
             self._compiled = compiled_rollout.CompiledRollout(env, policy, counts_boundaries, expected_rows)
         is_hosted = hasattr(env, "step_numpy") and self._numpy_policy is None
         self._hosted = HostedRollout(env, policy) if is_hosted else None
+        # An environment with `step_numpy` is taken to check its time steps itself, as `GymnasiumEnvironment` does.
+        self._checks = not hasattr(env, "step_numpy")
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
 
     def get_state(self) -> dict[str, Any]:
@@ -112,7 +116,7 @@ class RolloutDriver(driver.Driver):
         Returns:
             Time step and policy state after the rollout, tensors.
         """
-        limit = _NO_LIMIT if maximum_iterations is None else maximum_iterations
+        limit = NO_LIMIT if maximum_iterations is None else maximum_iterations
         if self._numpy_policy is not None and tf.executing_eagerly():
             stop = StopRule(int(target), int(limit), self._counts_boundaries)
             return self._collect_numpy(self._numpy_policy, time_step, policy_state, stop)
@@ -123,13 +127,15 @@ class RolloutDriver(driver.Driver):
             stop = StopRule(int(target), int(limit), self._counts_boundaries)
             rollout, last, policy_state = self._hosted(host_calls.to_arrays(time_step), policy_state, stop)
             if rollout.action is not None:
-                self._sinks.observe(self._sinks.prepare(rollout))
+                self._sinks.observe(self._sinks.prepare(drop_abandoned(rollout)))
             time_step = tf.nest.map_structure(tf.convert_to_tensor, last)
         elif tf.executing_eagerly():
             # One array, because each argument of a tf.function takes its time.
             bounds = np.array([int(target), int(limit)], np.int32)
             observed, time_step, policy_state = self._collect_traced(bounds, time_step, policy_state)
             if int(observed.num_steps) > 0:
+                if self._checks:
+                    check_rollout(observed.rows or observed.steps)
                 self._sinks.observe(observed)
         else:
             bounds = tf.stack([tf.cast(target, tf.int32), tf.cast(limit, tf.int32)])
@@ -152,7 +158,8 @@ class RolloutDriver(driver.Driver):
         rollout, time_step, policy_state = collected
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
-            self._sinks.observe(self._sinks.prepare(rollout._replace(action=action, policy_info=info)))
+            rollout = drop_abandoned(rollout._replace(action=action, policy_info=info))
+            self._sinks.observe(self._sinks.prepare(rollout))
         return tf.nest.map_structure(tf.convert_to_tensor, (time_step, policy_state))
 
     def _collect_in_graph(

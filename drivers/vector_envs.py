@@ -14,7 +14,7 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from ppo_agent.drivers import atari, process_envs
-from ppo_agent.drivers.serial_env import SerialVectorEnv
+from ppo_agent.drivers.serial_env import SerialVectorEnv, close_quietly
 
 EnvLike = str | Callable[..., gym.Env] | VectorEnv
 
@@ -32,7 +32,12 @@ _WORTH_VECTORISING = 4
 
 
 def make_vector_env(
-    env: EnvLike, num_environments: int, vectorization: str, env_kwargs: Mapping[str, Any] | None
+    env: EnvLike,
+    num_environments: int,
+    vectorization: str,
+    env_kwargs: Mapping[str, Any] | None,
+    step_time_limit_s: float | None = None,
+    one_by_one: bool = False,
 ) -> VectorEnv:
     """Returns a vector environment of `num_environments` copies of `env`.
 
@@ -45,6 +50,8 @@ def make_vector_env(
             a machine with several cores if a step takes half a millisecond or more (the median of 9 in an environment
             that is then closed), else 'sync'.
         env_kwargs: Keyword arguments of the environment.
+        step_time_limit_s: Of environments in processes, see `process_envs.make_process_env`.
+        one_by_one: 'auto' does not take the environment's own vectorised form, in which one cannot be reset alone.
 
     Raises:
         TypeError: `env` is none of these.
@@ -55,7 +62,7 @@ def make_vector_env(
     if isinstance(env, VectorEnv):
         return _ready(env, num_environments, vectorization, kwargs)
     if isinstance(env, str):
-        return _from_id(env, num_environments, vectorization, kwargs)
+        return _from_id(env, num_environments, vectorization, kwargs, step_time_limit_s, one_by_one)
     if not callable(env):
         raise TypeError(
             f"env_name is {env!r}, expected a gymnasium id, a callable that returns a gymnasium.Env, or a "
@@ -63,7 +70,7 @@ def make_vector_env(
         )
     if vectorization == "vector_entry_point":
         raise ValueError("vectorization is 'vector_entry_point', which needs a gymnasium id, found a callable.")
-    return _from_callable(functools.partial(env, **kwargs), num_environments, vectorization)
+    return _from_callable(functools.partial(env, **kwargs), num_environments, vectorization, step_time_limit_s)
 
 
 def _check_arguments(num_environments: int, vectorization: str) -> None:
@@ -82,30 +89,37 @@ def _ready(env: VectorEnv, num_environments: int, vectorization: str, kwargs: di
     return env
 
 
-def _from_id(env_id: str, num_environments: int, vectorization: str, kwargs: dict[str, Any]) -> VectorEnv:
+def _from_id(
+    env_id: str,
+    num_environments: int,
+    vectorization: str,
+    kwargs: dict[str, Any],
+    limit: float | None,
+    one_by_one: bool,
+) -> VectorEnv:
     """Makes the vector environment of a registered id."""
     scalar = make_named(functools.partial(gym.make, env_id, **kwargs), env_id)
-    if vectorization in ("auto", "vector_entry_point"):
+    if vectorization == "vector_entry_point" or (vectorization == "auto" and not one_by_one):
         vectorised = functools.partial(
             gym.make_vec, env_id, num_envs=num_environments, vectorization_mode="vector_entry_point", **kwargs
         )
         if vectorization == "vector_entry_point":
-            scalar.close()
+            close_quietly(scalar)
             return make_named(vectorised, env_id)
         if num_environments >= _WORTH_VECTORISING and (env := _equivalent(scalar, vectorised)) is not None:
-            scalar.close()
+            close_quietly(scalar)
             return env
     make = functools.partial(gym.make, env_id, **kwargs)
     if vectorization == "auto" and num_environments >= _FEWEST_PROCESSES and process_envs.num_cores() > 1:
         if step_seconds(scalar) >= WORTH_PROCESSES_S:
             vectorization = "async"
-        scalar.close()  # It has been stepped: nothing of that shall be seen.
+        close_quietly(scalar)  # It has been stepped: nothing of that shall be seen.
         scalar = make()
     # The worker processes of 'async' make their own environments; 'sync' uses the one at hand as its first.
     if vectorization == "async":
-        scalar.close()
-        return _from_callable(make, num_environments, "async")
-    return SerialVectorEnv([lambda: scalar, *[make] * (num_environments - 1)])
+        close_quietly(scalar)
+        return _from_callable(make, num_environments, "async", limit)
+    return SerialVectorEnv([make] * num_environments, scalar)
 
 
 def step_seconds(env: gym.Env) -> float:
@@ -138,7 +152,9 @@ def _equivalent(scalar: gym.Env, vectorised: Callable[[], VectorEnv]) -> VectorE
     return env if same else None
 
 
-def _from_callable(make: Callable[[], gym.Env], num_environments: int, vectorization: str) -> VectorEnv:
+def _from_callable(
+    make: Callable[[], gym.Env], num_environments: int, vectorization: str, limit: float | None
+) -> VectorEnv:
     """Makes `num_environments` from a function of no arguments.
 
     The observations are not copied here, because the caller copies them when it casts them.
@@ -147,11 +163,11 @@ def _from_callable(make: Callable[[], gym.Env], num_environments: int, vectoriza
         with warnings.catch_warnings():
             # The worker processes step environments and never touch TensorFlow, so that its threads do no harm.
             warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
-            return process_envs.make_process_env(make, num_environments)
+            return process_envs.make_process_env(make, num_environments, limit)
     first = make()
     if not isinstance(first, gym.Env):
         raise TypeError(f"the callable given as env_name returned {first!r}, expected a gymnasium.Env.")
-    return SerialVectorEnv([lambda: first] + [make] * (num_environments - 1))
+    return SerialVectorEnv([make] * num_environments, first)
 
 
 def make_named(make: Callable[[], Any], env_id: str) -> Any:

@@ -97,7 +97,7 @@ class PPOConfig:
             value = getattr(self, name)
             if value is not None and not (number(value) >= 1 and number(value) % 1 == 0):
                 yield f"{name} is {value!r}, expected an integer of at least 1"
-        if not (_number(self.max_skipped_steps) >= 0 and _number(self.max_skipped_steps) % 1 == 0):
+        if not (number(self.max_skipped_steps) >= 0 and number(self.max_skipped_steps) % 1 == 0):
             yield f"max_skipped_steps is {self.max_skipped_steps!r}, expected an integer of at least 0"
 
 

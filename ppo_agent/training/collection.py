@@ -99,7 +99,8 @@ class Collector:
     def _collect(self, budget: int) -> Trajectory | None:
         start = self._statistics.num_environment_steps
         parts: list[Trajectory] = []
-        while self._num_rows(parts) < self._settings.minibatch_size:
+        # Environments that fail may leave a part without any step.
+        while self._num_rows(parts) < self._settings.minibatch_size or self._statistics.num_environment_steps == start:
             left = budget - (self._statistics.num_environment_steps - start)
             steps = min(left // self._env.batch_size, self._most_steps)
             if steps < 1:

@@ -16,6 +16,10 @@ class FlagError(ValueError):
     """A flag has a value that cannot be used; the message names it, what was found and what was expected."""
 
 
+class RunError(RuntimeError):
+    """A run that ended in order before its time; the message tells why."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the run.
 
@@ -114,7 +118,7 @@ def _fail(program: str, flag_values: flags.FlagValues, error: Exception, status:
 
 def _cause(error: Exception) -> str:
     text = one_line(str(error))
-    if isinstance(error, (ValueError, OSError)) and text:
+    if isinstance(error, (ValueError, OSError, RunError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

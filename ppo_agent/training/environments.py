@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tf_agents.environments import tf_environment
 
 from ppo_agent.drivers import (
@@ -26,7 +28,7 @@ _IN_TENSORFLOW: dict[str, tuple[type[TensorFlowEnvironment], str]] = {
 
 
 def make_training_environment(
-    env_name: str, *, num_environments: int, seed: int, vectorization: str = "auto"
+    env_name: str, *, num_environments: int, seed: int, vectorization: str = "auto", **limits: Any
 ) -> tf_environment.TFEnvironment:
     """Makes the environments that an agent is to learn in.
 
@@ -35,6 +37,7 @@ def make_training_environment(
         num_environments: how many.
         seed: of the first episodes.
         vectorization: see `GymnasiumEnvironment`; those in TensorFlow operations have no such choice.
+        **limits: see `make_environment`; those in TensorFlow operations do not fail.
 
     Raises:
         ValueError: as `make_environment`.
@@ -42,7 +45,12 @@ def make_training_environment(
     if env_name in _IN_TENSORFLOW:
         return _IN_TENSORFLOW[env_name][0](num_environments=num_environments, seed=seed)
     return make_environment(
-        env_name, num_environments=num_environments, seed=seed, vectorization=vectorization, is_training=True
+        env_name,
+        num_environments=num_environments,
+        seed=seed,
+        vectorization=vectorization,
+        is_training=True,
+        **limits,
     )
 
 
@@ -63,6 +71,7 @@ def make_environment(
     seed: int | None = None,
     vectorization: str = "auto",
     is_training: bool = False,
+    **limits: Any,
 ) -> GymnasiumEnvironment:
     """Makes the environments that a name stands for.
 
@@ -72,6 +81,7 @@ def make_environment(
         seed: of the first episodes.
         vectorization: see `GymnasiumEnvironment`.
         is_training: whether an agent learns in them, rather than being evaluated.
+        **limits: `max_restarts`, `step_time_limit_s` and `invalid_steps` of `GymnasiumEnvironment`.
 
     Raises:
         ValueError: there is no such environment, a package is missing, or it is of no use for PPO.
@@ -82,5 +92,7 @@ def make_environment(
         games = vector_envs.make_named(
             lambda: atari.make_atari_env(env_name, num_environments, ends_with_life=is_training), env_name
         )
-        return GymnasiumEnvironment(games, seed=seed)
-    return GymnasiumEnvironment(env_name, num_environments=num_environments, seed=seed, vectorization=vectorization)
+        return GymnasiumEnvironment(games, seed=seed, **limits)
+    return GymnasiumEnvironment(
+        env_name, num_environments=num_environments, seed=seed, vectorization=vectorization, **limits
+    )

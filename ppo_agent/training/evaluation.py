@@ -70,6 +70,8 @@ def _one_episode_each(env: GymnasiumEnvironment, act: Act) -> np.ndarray:
     running = np.ones(len(returns), bool)
     for _ in range(LONGEST_EPISODE):
         time_step = env.step_numpy(act(time_step))
+        # An episode that was given up is another one now.
+        returns = np.where(running & (time_step.step_type == StepType.FIRST), 0.0, returns)
         returns += np.where(running, time_step.reward, 0.0)
         running &= time_step.step_type != StepType.LAST
         if not running.any():

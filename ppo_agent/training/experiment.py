@@ -57,6 +57,7 @@ def build(env_name: str, settings: Settings, seed: int, steps_before: int = 0) -
         num_environments=settings.num_environments,
         seed=seed + steps_before,
         vectorization=settings.vectorization,
+        **settings.limits,
     )
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     scheduled = scheduled_values(settings)
@@ -115,6 +116,7 @@ def make_agent(
         "normalize_rewards": settings.normalize_rewards,
         "normalize_rewards_by": settings.normalize_rewards_by,
         "reward_norm_clipping": 10.0,
+        "max_skipped_steps": settings.max_skipped_steps,
         "train_step_counter": tf.Variable(0, dtype=tf.int64, name="train_step"),
     }
     if settings.agent == "kl_penalty":

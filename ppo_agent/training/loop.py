@@ -42,6 +42,7 @@ class LoopOptions:
         eval_interval: iterations between evaluations; 0 for none before the end.
         num_eval_episodes: episodes of an evaluation.
         checkpoint_interval: iterations between checkpoints; 0 for none but the first and the last.
+        limits: what is put up with from the environments in an evaluation, see `Settings.limits`.
         hyper_parameters: that a checkpoint tells of beside the agent's own.
     """
 
@@ -51,6 +52,7 @@ class LoopOptions:
     eval_interval: int
     num_eval_episodes: int
     checkpoint_interval: int
+    limits: Mapping[str, Any]
     hyper_parameters: Mapping[str, Any]
 
 
@@ -205,7 +207,7 @@ class TrainingLoop:
         size = evaluation.num_environments(num_episodes)
         seed = self._options.seed + EVALUATION_SEED_OFFSET
         name = environments.gymnasium_name(self._options.env_name)
-        with environments.make_environment(name, num_environments=size, seed=seed) as env:
+        with environments.make_environment(name, num_environments=size, seed=seed, **self._options.limits) as env:
             act = evaluation.act_with(self._experiment.agent.policy, size)
             returns = evaluation.evaluate(env, act, num_episodes)
         self.tally.evaluations.append([self.environment_steps, returns.mean, returns.std])

@@ -25,6 +25,7 @@ COLUMNS = (
     "explained_variance",
     "learning_rate",
     "steps_per_second",
+    "skipped_steps",
 )
 
 

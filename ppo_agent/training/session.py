@@ -17,6 +17,7 @@ from ppo_agent.checkpoint.store import Loaded
 from ppo_agent.export import export_policy, export_policy_saver
 from ppo_agent.training import environments, experiment, settings
 from ppo_agent.training.command_line import FlagError, Interrupted, mistakes_are_flag_errors, say, warn
+from ppo_agent.training.failures import FAILURES, told
 from ppo_agent.training.interrupts import InterruptGuard
 from ppo_agent.training.loop import LoopOptions, TrainingLoop
 from ppo_agent.training.plotting import plot_learning_curve
@@ -171,6 +172,10 @@ def _run(start: Start, directory: RunDirectory, loop: TrainingLoop) -> int:
     except Interrupted as interrupt:
         signal_number = interrupt.signal_number
         say("Interrupted: saving what was learnt ...")
+    except FAILURES as error:
+        loop.save()
+        loop.close()
+        raise told(error, directory) from error
     result = _finish(request, directory, loop, interrupted=signal_number != 0)
     say(_summary(result, directory))
     return 128 + signal_number if signal_number else 0
@@ -234,5 +239,6 @@ def _loop_options(start: Start) -> LoopOptions:
         eval_interval=request.eval_interval,
         num_eval_episodes=request.num_eval_episodes,
         checkpoint_interval=request.checkpoint_interval,
+        limits=start.settings.limits,
         hyper_parameters={"run": _run_parameters(start)},
     )

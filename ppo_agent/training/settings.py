@@ -17,8 +17,15 @@ ACTIVATIONS = ("tanh", "relu", "elu", "swish")
 SCHEDULES = ("constant", "linear")
 VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 MEMORIES = ("lstm", "gru")
+INVALID_STEPS = ("error", "drop")
 # What a resumed run may do otherwise than before.
-MAY_CHANGE = ("total_environment_steps", "vectorization")
+MAY_CHANGE = (
+    "total_environment_steps",
+    "vectorization",
+    "max_environment_restarts",
+    "step_time_limit_s",
+    "invalid_steps",
+)
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
 
@@ -44,6 +51,22 @@ class Settings:
         "a step takes half a millisecond or more (measured; give sync or async to have the choice made), else sync; "
         "with fewer than 4 environments sync",
         choices=VECTORIZATIONS,
+    )
+    max_environment_restarts: int = _setting(
+        10,
+        "how often each environment is made anew after it has raised an error, taken too long or died with its "
+        "process, its episode dropped; the next time the run ends. Not for environments that vectorise themselves",
+        lower_bound=0,
+    )
+    step_time_limit_s: float = _setting(
+        600.0, "seconds that a process may take for a step of its environments (vectorization async); 0: any time",
+        lower_bound=0.0,
+    )  # fmt: skip
+    invalid_steps: str = _setting(
+        "error",
+        "observations and rewards that are not finite, categories outside their space, wrong shapes: error ends the "
+        "run, drop drops the episode (vectorization sync and async)",
+        choices=INVALID_STEPS,
     )
     total_environment_steps: int = _setting(100_000, "environment steps to train for, at most", lower_bound=1)
     collect_episodes_per_iteration: int | None = _setting(
@@ -79,6 +102,12 @@ class Settings:
     normalize_rewards_by: str = _setting(
         "reward", "whose standard deviation: the rewards' or that of the discounted returns", choices=REWARD_STATISTICS
     )
+    max_skipped_steps: int = _setting(
+        10,
+        "the run ends after so many gradient steps in a row whose loss or gradient was not finite; they are skipped; "
+        "0: never",
+        lower_bound=0,
+    )
     actor_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the policy's hidden layers, as in 64,64")
     value_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the value function's hidden layers, as in 64,64")
     activation: str = _setting("tanh", "of the hidden layers", choices=ACTIVATIONS)
@@ -100,6 +129,15 @@ class Settings:
     def rows_per_minibatch(self) -> int:
         """Minibatch size as the agent counts it: steps, or whole sequences with recurrent networks."""
         return max(1, self.minibatch_size // self.sequence_length) if self.recurrent else self.minibatch_size
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What is put up with from the environments: keywords of `GymnasiumEnvironment`."""
+        return {
+            "max_restarts": self.max_environment_restarts,
+            "step_time_limit_s": self.step_time_limit_s or None,
+            "invalid_steps": self.invalid_steps,
+        }
 
     @property
     def steps_per_iteration(self) -> int | None:

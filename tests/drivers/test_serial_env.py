@@ -10,6 +10,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.vector import SyncVectorEnv
 
+from ppo_agent.drivers.failures import FAULTS
 from ppo_agent.drivers.serial_env import SerialVectorEnv
 
 _IMAGE = Box(0, 255, (2, 3), np.uint8)
@@ -87,8 +88,9 @@ class Misshapen(Sampler):
 def test_an_observation_of_another_shape_is_not_broadcast() -> None:
     env = SerialVectorEnv([lambda: Misshapen(*SPACES[0])] * 2)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="dimensionality"):
-        env.step(np.zeros(2, np.int64))
+    faults = env.step(np.zeros(2, np.int64))[-1][FAULTS]
+    assert list(faults) == [0, 1]
+    assert "gave an invalid observation, an array of shape (), expected shape" in faults[0].text
 
 
 def test_rewards_and_flags_are_not_changed_by_later_steps() -> None:
