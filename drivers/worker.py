@@ -44,7 +44,7 @@ class Memory(NamedTuple):
     @staticmethod
     def create(space: gym.Space, size: int) -> Memory:
         """Creates it."""
-        context = multiprocessing.get_context()
+        context: Any = multiprocessing.get_context()
         observations = create_shared_memory(space, n=size, ctx=context)
         return Memory(space, size, observations, context.RawArray("d", size), context.RawArray("B", 2 * size))
 
@@ -81,13 +81,13 @@ class Worker:
             size: How many environments it has.
             limit: Seconds that a step or reset of all of them may take; None for any time.
         """
-        context = multiprocessing.get_context()
+        context: Any = multiprocessing.get_context()
         self.rows = range(first, first + size)
         self._limit, self._sent = limit, 0.0
         self._at = context.RawArray("q", 1)
         self._pipe, child = context.Pipe()
         arguments = (child, CloudpickleWrapper(make), memory, first, size, self._at)
-        self.process: Any = context.Process(  # type: ignore[attr-defined]
+        self.process: Any = context.Process(
             target=_work, args=arguments, name=f"environments {first} to {first + size - 1}", daemon=True
         )
         self.process.start()

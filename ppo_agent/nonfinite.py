@@ -38,8 +38,9 @@ class NonFiniteUpdateError(FloatingPointError):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `minibatch` and, as `metrics/NAME`, `metrics` into an .npz file, without any pickle."""
         metrics = {f"metrics/{name}": np.float32(value) for name, value in self.metrics.items()}
+        arrays: dict[str, Any] = {**self.minibatch, **metrics}
         with open(path, "wb") as file:
-            np.savez_compressed(file, **self.minibatch, **metrics)
+            np.savez_compressed(file, **arrays)
 
 
 def by_path(nest: Nest, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
