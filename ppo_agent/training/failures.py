@@ -11,16 +11,18 @@ from ppo_agent.training.run_directory import RunDirectory
 FAILURES = (EnvironmentFaultError, NonFiniteUpdateError)
 
 
-def told(error: Exception, directory: RunDirectory) -> RunError:
+def told(error: Exception, directory: RunDirectory, is_saved: bool) -> RunError:
     """Writes down what can be examined later; returns the error for the command line, in one sentence.
 
     Args:
         error: one of `FAILURES`.
         directory: of the run.
+        is_saved: whether the last state is in a checkpoint.
     """
     text = str(error).rstrip(".")
     if isinstance(error, NonFiniteUpdateError):
         path = directory.path / "nonfinite_minibatch.npz"
         error.save(path)
         text += f"; it and the metrics of the last good step are in {path}"
-    return RunError(f"{text}; a checkpoint was saved, --resume goes on with it.")
+    state = "a checkpoint was saved" if is_saved else "the last checkpoint could not be written"
+    return RunError(f"{text}; {state}, --resume goes on with what there is.")

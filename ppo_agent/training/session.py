@@ -173,9 +173,9 @@ def _run(start: Start, directory: RunDirectory, loop: TrainingLoop) -> int:
         signal_number = interrupt.signal_number
         say("Interrupted: saving what was learnt ...")
     except FAILURES as error:
-        loop.save()
+        is_saved = loop.save()
         loop.close()
-        raise told(error, directory) from error
+        raise told(error, directory, is_saved) from error
     result = _finish(request, directory, loop, interrupted=signal_number != 0)
     say(_summary(result, directory))
     return 128 + signal_number if signal_number else 0
