@@ -29,7 +29,7 @@ class ObservationEncoder(tf.keras.layers.Layer):
         name: of the layer.
 
     Raises:
-        ValueError: if a leaf has no encoder, with the reason.
+        ValueError: if a leaf has no encoder, with the reason, or `fc_layers` are no positive integers.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class ObservationEncoder(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         _check_embedding_size(embedding_size)
+        _check_units(fc_layers)
         self._remember(observation_spec, fc_layers, activation, embedding_size, conv_layers, seed)
         seeds = seed if isinstance(seed, initializers.SeedSource) else initializers.SeedSource(seed, "encoder")
         network_spec, _ = action_masks.split(inputs.network_input_spec(observation_spec))
@@ -74,6 +75,12 @@ class ObservationEncoder(tf.keras.layers.Layer):
         for layer in self.dense_layers:
             features = layer(features)
         return features
+
+
+def _check_units(fc_layers: Any) -> None:
+    is_sequence = isinstance(fc_layers, Sequence) and not isinstance(fc_layers, str)
+    if not is_sequence or not all(isinstance(n, (int, np.integer)) and n > 0 for n in fc_layers):
+        raise ValueError(f"fc_layers is {fc_layers!r}, expected a sequence of positive integers such as (64, 64).")
 
 
 def encoder_maker(

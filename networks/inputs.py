@@ -25,7 +25,11 @@ def network_input_spec(observation_spec: Any, splitter: action_masks.Splitter | 
 
     Raises:
         ValueError: if a leaf is not numeric or its shape is unknown.
+        TypeError: if a leaf is no spec.
     """
+    for found in tf.nest.flatten(observation_spec):
+        if not hasattr(found, "shape") or not hasattr(found, "dtype"):
+            raise TypeError(f"observation_spec: found {type(found).__name__}, expected a nest of tf.TensorSpec.")
     specs = tensor_spec.from_spec(observation_spec)
     _, mask_spec = action_masks.split(specs, splitter)
 

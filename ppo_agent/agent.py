@@ -152,11 +152,12 @@ class PPOAgent(PPOLearning, TFAgent):
                 None or 0 for never.
 
         Raises:
-            TypeError: a network is not a `tf_agents.networks.Network`.
+            TypeError: a network is not a `tf_agents.networks.Network`, or another argument of another kind.
             ValueError: a network does not fit the specs, or a number is out of range.
         """
         given = locals()
         config = PPOConfig(**{f.name: given[f.name] for f in dataclasses.fields(PPOConfig)})
+        _check_kinds(time_step_spec, optimizer, observation_and_action_constraint_splitter)
         check_is_network("actor_net", actor_net)
         check_is_network("value_net", value_net)
         if jit_compile and (check_numerics or debug_summaries or summarize_grads_and_vars):
@@ -256,6 +257,16 @@ class PPOAgent(PPOLearning, TFAgent):
         spec = collect_policy.trajectory_spec
         scalar = tensor_spec.TensorSpec([], tf.float32)
         return spec._replace(policy_info={**spec.policy_info, "return": scalar, "advantage": scalar})
+
+
+def _check_kinds(time_step_spec: Any, optimizer: Any, splitter: Any) -> None:
+    """Raises TypeError for what would fail later and elsewhere."""
+    if not isinstance(time_step_spec, TimeStep):
+        raise TypeError(f"time_step_spec is {type(time_step_spec).__name__}, expected a TimeStep of specs.")
+    if optimizer is not None and not hasattr(optimizer, "apply_gradients"):
+        raise TypeError(f"optimizer is {optimizer!r}, expected one of tf.keras or tf.compat.v1.")
+    if splitter is not None and not callable(splitter):
+        raise TypeError(f"observation_and_action_constraint_splitter is {splitter!r}, expected a callable.")
 
 
 def _spec_without_mask(net: network.Network) -> Nest | None:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ppo_agent.scheduled import Scheduled
 
 REWARD_STATISTICS = ("reward", "return")
@@ -59,7 +61,7 @@ class PPOConfig:
         """Reads None as "off" and checks every value."""
         for name in ("kl_cutoff_factor", "gradient_clipping", "value_clipping", "target_kl", "max_skipped_steps"):
             object.__setattr__(self, name, getattr(self, name) or 0.0)
-        problems = list(self._problems())
+        problems = [*self._problems(), *self._switch_problems()]
         if problems:
             raise ValueError("; ".join(problems) + ".")
         for name in ("num_epochs", "max_skipped_steps"):
@@ -77,6 +79,13 @@ class PPOConfig:
     def uses_kl_penalty(self) -> bool:
         """Whether the loss has a KL term."""
         return self.initial_adaptive_kl_beta > 0 or self.kl_cutoff_factor > 0
+
+    def _switch_problems(self) -> Iterator[str]:
+        for name in _SWITCHES:
+            value = getattr(self, name)
+            # Texts such as "False" are true.
+            if not isinstance(value, (bool, np.bool_, int)) or value not in (0, 1):
+                yield f"{name} is {value!r}, expected True or False"
 
     def _problems(self) -> Iterator[str]:
         for name in _NOT_NEGATIVE:
@@ -109,6 +118,16 @@ def number(value: Any) -> float:
         return math.nan
 
 
+_SWITCHES = (
+    "use_gae",
+    "use_td_lambda_return",
+    "normalize_rewards",
+    "normalize_observations",
+    "check_numerics",
+    "compute_value_and_advantage_in_train",
+    "aggregate_losses_across_replicas",
+    "store_policy_state",
+)
 _NOT_NEGATIVE = (
     "importance_ratio_clipping",
     "entropy_regularization",

@@ -38,19 +38,21 @@ def as_tensors(trajectory: Trajectory, spec: Trajectory) -> Trajectory:
         raise ValueError(
             f"experience has the entries {_names(trajectory)}, expected those of training_data_spec: {_names(spec)}."
         ) from error
-    tensors = tf.nest.map_structure(_to_tensor, pruned)
-    outer = None
-    for (path, leaf_spec), tensor in zip(
-        nest_utils.flatten_with_joined_paths(spec), tf.nest.flatten(tensors), strict=True
+    tensors, outer = [], None
+    for (path, leaf_spec), leaf in zip(
+        nest_utils.flatten_with_joined_paths(spec), tf.nest.flatten(pruned), strict=True
     ):
-        outer = _check_leaf(path, leaf_spec, tensor, outer)
-    return tensors
+        tensors.append(_to_tensor(path, leaf))
+        outer = _check_leaf(path, leaf_spec, tensors[-1], outer)
+    return tf.nest.pack_sequence_as(pruned, tensors)
 
 
 def check_length(trajectory: Trajectory) -> None:
     """Raises ValueError if a raw experience has no time step to bootstrap from."""
-    if trajectory.step_type.shape[1] == 1:
-        raise ValueError("experience has T = 1 time step, expected at least 2: the last one only serves as bootstrap.")
+    length = trajectory.step_type.shape[1]
+    if length is not None and length < 2:
+        steps = f"T = {length} time step" + "s" * (length != 1)
+        raise ValueError(f"experience has {steps}, expected at least 2: the last one only serves as bootstrap.")
 
 
 def check_minibatch_size(minibatch_size: int | None, num_rows: int | None, unit: str) -> None:
@@ -74,8 +76,11 @@ def _check_leaf(
     return tensor.shape[:2]
 
 
-def _to_tensor(leaf: Any) -> tf.Tensor:
-    return leaf if tf.is_tensor(leaf) else tf.convert_to_tensor(np.asarray(leaf))
+def _to_tensor(path: str, leaf: Any) -> tf.Tensor:
+    try:
+        return leaf if tf.is_tensor(leaf) else tf.convert_to_tensor(np.asarray(leaf))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"experience.{path} is {type(leaf).__name__}, expected a tensor or an array.") from error
 
 
 def _names(nest: Nest) -> str:

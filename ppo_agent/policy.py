@@ -267,8 +267,8 @@ def create_variables(
     try:
         return net.create_variables(observation_spec)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name} does not accept observations of the spec {observation_spec}: {reason}") from error
+        reason, spec = str(error).strip().splitlines()[0], " ".join(str(observation_spec).split())
+        raise ValueError(f"{name} does not accept observations of the spec {spec}: {reason}") from error
 
 
 def _check_input(name: str, net: network.Network, observation_spec: Nest) -> None:

@@ -233,3 +233,17 @@ def test_a_checkpoint_holds_all_that_training_goes_on_from(rng, tmp_path):
     losses = [agent.train(experience).loss for agent in agents]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
     helpers.assert_same_state(*map(helpers.state_of, agents), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"time_step_spec": helpers.OBSERVATION}, "time_step_spec is TensorSpec, expected a TimeStep of specs"),
+        ({"optimizer": 1e-3}, r"optimizer is 0\.001, expected one of tf.keras"),
+        ({"optimizer": "adam"}, "optimizer is 'adam', expected one of tf.keras"),
+        ({"observation_and_action_constraint_splitter": "mask"}, "constraint_splitter is 'mask', expected a callable"),
+    ],
+)
+def test_arguments_of_another_kind(keywords, message):
+    with pytest.raises(TypeError, match=message):
+        helpers.make_agent(nets=helpers.make_networks(), **keywords)

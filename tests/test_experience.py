@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 from tf_agents.trajectories import trajectory as trajectories
 
+from ppo_agent.drivers import UniformReplayBuffer
+
 KEYWORDS = {"importance_ratio_clipping": 0.2, "use_gae": True, "num_epochs": 1}
 
 
@@ -36,6 +38,17 @@ def test_neither_trajectory_nor_transition(agent, experience):
 def test_one_time_step(agent, rows):
     one = tf.nest.map_structure(lambda x: x[:, :1], rows)
     assert_refused(agent, one, r"experience has T = 1 time step, expected at least 2")
+
+
+def test_an_empty_replay_buffer(agent):
+    buffer = UniformReplayBuffer(agent.collect_data_spec, batch_size=2)
+    assert_refused(agent, buffer.gather_all(), r"experience has T = 0 time steps, expected at least 2")
+
+
+@pytest.mark.parametrize("leaf", [None, object()])
+def test_an_entry_that_is_no_tensor(agent, rows, leaf):
+    kind = type(leaf).__name__
+    assert_refused(agent, rows._replace(reward=leaf), f"experience.reward is {kind}, expected a tensor or an array")
 
 
 def test_one_time_step_in_preprocess_sequence(rng):

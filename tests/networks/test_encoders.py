@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.networks import ObservationEncoder, inputs
+from ppo_agent.networks import ObservationEncoder, ValueNetwork, inputs
 
 NESTED = {
     "camera": tensor_spec.BoundedTensorSpec([2, 3], tf.uint8, 0, 255, "camera"),
@@ -89,3 +89,15 @@ def test_copy_has_the_same_layers_and_variables_of_its_own() -> None:
 def test_embedding_size_must_be_positive() -> None:
     with pytest.raises(ValueError, match="embedding_size: found 0, expected a positive number"):
         ObservationEncoder(DIALS, embedding_size=0)
+
+
+@pytest.mark.parametrize("fc_layers", [64, "64", (4.5,), ("64",), (0,), (8, -4), None])
+def test_units_that_are_no_positive_integers(fc_layers):
+    with pytest.raises(ValueError, match=r"fc_layers is .*, expected a sequence of positive integers"):
+        ValueNetwork(tf.TensorSpec([3], tf.float32), fc_layers)
+
+
+@pytest.mark.parametrize("spec", [None, {"a": 3}, ["x"]])
+def test_specs_that_are_none(spec):
+    with pytest.raises(TypeError, match=r"observation_spec: found \w+, expected a nest of tf.TensorSpec"):
+        ValueNetwork(spec)

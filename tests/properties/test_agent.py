@@ -162,9 +162,10 @@ def test_an_update_leaves_finite_numbers_in_their_ranges(rng, shape, end, miniba
 
 PARAMETERS = ("loc", "scale")
 FIELDS = ("step_type", "observation", "action", "next_step_type", "reward", "discount", *PARAMETERS)
-# Not None in place of an entry: TensorFlow's own ValueError says that it cannot be made a tensor.
 MUTATIONS = {
     "drop": lambda x: (),
+    "none": lambda x: None,
+    "object": lambda x: object(),
     "text": lambda x: "rewards",
     "dtype": lambda x: x.astype(np.float64 if x.dtype == np.float32 else np.int64),
     "complex": lambda x: x.astype(np.complex64),
@@ -176,6 +177,7 @@ MUTATIONS = {
     "nest": lambda x: {"a": x},
     "pair": lambda x: (x, x),
     "empty": lambda x: x[:0],
+    "ragged": lambda x: [[1.0, 2.0], [3.0]],
 }
 
 
