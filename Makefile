@@ -24,7 +24,7 @@ test: install
 test-slow: install
 	"$(BIN)/pytest" -n 2 -m slow $(ARGS)
 
-# Thousands of cases, others every time: two minutes and more.
+# Thousands of cases, others every time: some minutes.
 properties: install
 	"$(BIN)/pytest" tests/properties --hypothesis-profile=thorough $(ARGS)
 

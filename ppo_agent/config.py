@@ -60,7 +60,8 @@ class PPOConfig:
     def __post_init__(self) -> None:
         """Reads None as "off" and checks every value."""
         for name in ("kl_cutoff_factor", "gradient_clipping", "value_clipping", "target_kl", "max_skipped_steps"):
-            object.__setattr__(self, name, getattr(self, name) or 0.0)
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, 0.0)
         problems = [*self._problems(), *self._switch_problems()]
         if problems:
             raise ValueError("; ".join(problems) + ".")
@@ -104,7 +105,8 @@ class PPOConfig:
             yield f"normalize_rewards_by is {self.normalize_rewards_by!r}, expected {' or '.join(REWARD_STATISTICS)}"
         for name in ("num_epochs", "minibatch_size", "sequence_length"):
             value = getattr(self, name)
-            if value is not None and not (number(value) >= 1 and number(value) % 1 == 0):
+            may_be_none = name != "num_epochs"
+            if not (value is None and may_be_none) and not (number(value) >= 1 and number(value) % 1 == 0):
                 yield f"{name} is {value!r}, expected an integer of at least 1"
         if not (number(self.max_skipped_steps) >= 0 and number(self.max_skipped_steps) % 1 == 0):
             yield f"max_skipped_steps is {self.max_skipped_steps!r}, expected an integer of at least 0"

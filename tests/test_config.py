@@ -52,6 +52,8 @@ def test_none_means_off():
         ("num_epochs", 0, "num_epochs is 0, expected an integer of at least 1"),
         ("num_epochs", 2.5, r"num_epochs is 2\.5, expected an integer"),
         ("minibatch_size", 0, "minibatch_size is 0, expected an integer of at least 1"),
+        ("num_epochs", None, "num_epochs is None, expected an integer"),
+        ("gradient_clipping", "", "gradient_clipping is '', expected a finite number"),
         ("use_gae", "False", "use_gae is 'False', expected True or False"),
         ("normalize_rewards", None, "normalize_rewards is None, expected True or False"),
         ("minibatch_size", -4, "minibatch_size is -4, expected an integer of at least 1"),

@@ -51,7 +51,7 @@ def test_every_bad_number_is_named(keywords, stores_state):
     if not bad:
         made = PPOConfig(**keywords, store_policy_state=stores_state)
         for name, value in keywords.items():
-            assert getattr(made, name) == (value or 0 if name in CAN_BE_NONE[:4] else value)
+            assert getattr(made, name) == (0 if value is None and name in CAN_BE_NONE[:4] else value)
         return
     with pytest.raises((ValueError, TypeError)) as refused:
         PPOConfig(**keywords, store_policy_state=stores_state)
