@@ -38,7 +38,7 @@ _NORMALIZED = {"normalize_observations": True, "normalize_rewards": True, "norma
 
 
 def _mujoco(**settings: Any) -> Preset:
-    """TF-Agents' settings, but for those that are given, which are rl-zoo's."""
+    """TF-Agents' settings, but for those that are given, which rl-zoo has in these environments or a similar one."""
     source = f"{_TF_AGENTS}; {', '.join(settings)} of {_RL_ZOO}" if settings else _TF_AGENTS
     return Preset(source, {**_MUJOCO, **settings})
 
@@ -181,7 +181,7 @@ PRESETS: dict[str, Preset] = {
     "HalfCheetah": _mujoco(discount_factor=0.98, lambda_value=0.92, initial_log_std=-2.0),
     "Hopper": _mujoco(),
     "Walker2d": _mujoco(),
-    "Ant": _mujoco(),
+    "Ant": _mujoco(initial_log_std=-2.0),
     "Reacher": _mujoco(),
     "InvertedPendulum": _mujoco(),
     "InvertedDoublePendulum": _mujoco(discount_factor=0.98, lambda_value=0.8),
