@@ -78,7 +78,7 @@ def define_flags() -> flags.FlagValues:
         "resume",
         False,
         "Go on with the run in root_dir, from its newest sound checkpoint and with its settings; of these "
-        f"{' and '.join(settings.MAY_CHANGE)} may be given anew.",
+        f"{', '.join(settings.MAY_CHANGE)} may be given anew.",
         **own,
     )
     flags.DEFINE_bool("progress", True, "Show a progress bar; unless given, only on a terminal.", **own)

@@ -18,8 +18,8 @@ from ppo_agent.checkpoint.store import CheckpointStore, Loaded
 from ppo_agent.checkpoint.variables import Variables, named_variables, optimizer_variables
 
 _ARRAY = "__array__"
-# What changes how an update is carried out and not what it computes.
-_MAY_DIFFER = ("agent check_numerics", "agent jit_compile")
+# What changes how an update is carried out, or when it is given up, and not what it computes.
+_MAY_DIFFER = ("agent check_numerics", "agent jit_compile", "agent max_skipped_steps")
 _MOST_TOLD = 10
 
 

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "max_environment_restarts",
     "step_time_limit_s",
     "invalid_steps",
+    "max_skipped_steps",
 )
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
