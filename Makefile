@@ -13,7 +13,7 @@ UV_VERSION = 0.13.8
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: train test test-slow properties benchmark lint audit format install lock clean
+.PHONY: train test test-slow properties benchmark lint audit format install lock clean soak
 
 train: install
 	"$(BIN)/ppo-train" $(ARGS)
@@ -32,6 +32,10 @@ properties: install
 reliability: install
 	PYTHONPATH=tests "$(BIN)/python" -m reliability.kill $(ARGS)
 	PYTHONPATH=tests "$(BIN)/python" -m reliability.corruptions
+
+# Two hours of tiny runs with random faults, or ARGS=--minutes=N: see docs/reliability.md.
+soak: install
+	PYTHONPATH=tests "$(BIN)/python" -m reliability.soak $(ARGS)
 
 # About half an hour; benchmarks/README.md tells what ARGS can choose.
 benchmark: install

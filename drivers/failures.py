@@ -90,6 +90,7 @@ class Recovery:
         self.restarts = np.zeros(num_environments, int)
         self.drops = np.zeros(num_environments, int)
         self._drops_in_a_row = np.zeros(num_environments, int)
+        self._has_dropped = False
 
     def judge(self, environment: int, step: int, fault: Fault) -> bool:
         """Whether an environment has to be made anew, or else is only reset.
@@ -107,6 +108,7 @@ class Recovery:
         if fault.is_bystander:
             return True
         if fault.leaf is not None and self._drops_invalid:
+            self._has_dropped = True
             self.drops[environment] += 1
             self._drops_in_a_row[environment] += 1
             if self._drops_in_a_row[environment] < MOST_DROPS_IN_A_ROW:
@@ -121,6 +123,11 @@ class Recovery:
         elif fault.leaf is None and self._max_restarts:
             text += f", after it had been made anew {self._max_restarts} times"
         raise EnvironmentFaultError(f"{text}.", environment, step, fault.leaf) from fault.error
+
+    @property
+    def has_dropped(self) -> bool:
+        """Whether any episode was dropped because of an invalid step."""
+        return self._has_dropped
 
     def ended(self, environments: np.ndarray) -> None:
         """Takes note of episodes that ended as they should; a bool for every environment, or indices."""

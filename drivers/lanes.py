@@ -74,14 +74,17 @@ class Lane:
             EnvironmentFaultError: one of them failed, and is not put right.
         """
         self._starts[:] = self._count
-        observation, infos = self._attempt(lambda: self._env.reset(seed=seed))
+        try:
+            observation, infos = self._env.reset(seed=seed)
+        except Exception as error:
+            raise self._told(error) from error
         size = self.num_environments
         self._any_ended = False
         time_step = ts.TimeStep(
             np.full(size, _FIRST), np.zeros(size, np.float32), np.ones(size, np.float32),
             self._decode_observation(observation),
         )  # fmt: skip
-        return self._finish(time_step, infos)
+        return self._keep(time_step, infos)
 
     def step(self, action: Nest) -> ts.TimeStep:
         """Steps every environment; actions are ignored where the current step is an episode's last.
@@ -90,7 +93,11 @@ class Lane:
             EnvironmentFaultError: one of them failed, and is not put right.
         """
         self._count += 1
-        return self._next(self._attempt(lambda: self._env.step(self._encode_action(action))))
+        try:
+            result = self._env.step(self._encode_action(action))
+        except Exception as error:
+            raise self._told(error) from error
+        return self._next(result)
 
     def send(self, action: Nest) -> None:
         """Begins to step, which only environments in processes can."""
@@ -101,20 +108,13 @@ class Lane:
         """Waits for the step that was begun and returns its result; raises as `step` does."""
         return self._next(self._env.step_wait())
 
-    def _attempt(self, call: Callable[[], Any]) -> Any:
-        """Calls a vector environment; one that tells no faults raises errors without saying whose they are."""
-        if self._can_restart:
-            return call()
-        try:
-            return call()
-        except Exception as error:
-            raise EnvironmentFaultError(
-                f"the vector environment raised {type(error).__name__}: {error}, in its step {self._count}.", None, None
-            ) from error
-
-    @property
-    def _can_restart(self) -> bool:
-        return hasattr(self._env, "restart")
+    def _told(self, error: Exception) -> Exception:
+        """What a vector environment that tells no faults has raised, without saying whose it is."""
+        if hasattr(self._env, "restart"):
+            return error
+        return EnvironmentFaultError(
+            f"the vector environment raised {type(error).__name__}: {error}, in its step {self._count}.", None, None
+        )
 
     def _next(self, result: StepResult) -> ts.TimeStep:
         observation, reward, terminated, truncated, infos = result
@@ -126,19 +126,19 @@ class Lane:
             first = cast("ts.TimeStep", self.time_step).step_type == _LAST
             step_type[first], discount[first], reward[first] = _FIRST, 1.0, 0.0
             self._starts[first] = self._count
+            if self._recovery.has_dropped:
+                self._recovery.ended(self._first_index + np.flatnonzero(ended & ~first))
         else:  # The usual step costs little: it shares these arrays.
             step_type, discount = self._all_mid, self._all_one
         self._any_ended = any_ends
         time_step = ts.TimeStep(step_type, reward, discount, self._decode_observation(observation))
-        return self._finish(time_step, infos)
+        return self._keep(time_step, infos)
 
-    def _finish(self, time_step: ts.TimeStep, infos: Mapping[str, Any]) -> ts.TimeStep:
+    def _keep(self, time_step: ts.TimeStep, infos: Mapping[str, Any]) -> ts.TimeStep:
         """Puts right what is wrong, and keeps the time step."""
         faults = infos.get(FAULTS) if infos else None
         if faults or not self._is_sound(time_step):
             time_step = self._mend(time_step, faults or {})
-        if self._any_ended:
-            self._recovery.ended(self._first_index + np.flatnonzero(time_step.step_type == _LAST))
         self.time_step = time_step
         self._check(time_step)
         return time_step
@@ -162,6 +162,4 @@ class Lane:
     def _judge(self, row: int, fault: Fault) -> Restart:
         number = self._first_index + row
         makes_anew = self._recovery.judge(number, int(self._count - self._starts[row]), fault)
-        if not self._can_restart:
-            raise RuntimeError("a vector environment without restart was to be restarted.")
         return Restart(makes_anew, self._recovery.new_seed(number))

@@ -20,23 +20,27 @@ _SMALL = 1e-10
 
 
 class SoundnessCheck:
-    """Checks the time steps of B environments; what is sound costs two microseconds or so."""
+    """Checks the time steps of B environments; what is sound costs a microsecond or so."""
 
     def __init__(self, observation_spec: Nest, num_environments: int) -> None:
         """Takes the spec of a single observation."""
         leaves = nest_utils.flatten_with_joined_paths({"observation": observation_spec})
         self._names = [name for name, _ in leaves]
-        self._tests = [_quick_test(spec, num_environments) for _, spec in leaves]
         self._specs = [spec for _, spec in leaves]
         self._flatten = _flattener(observation_spec)
+        tests = [_quick_test(spec, num_environments) for spec in self._specs]
+        self._tests = [(index, test) for index, test in enumerate(tests) if test]
         self._reward_test = _finite_test(num_environments)
+        self._only_test = tests[0] if self._names == ["observation"] else None
 
     def __call__(self, time_step: ts.TimeStep) -> bool:
         """Whether all is sound; False may be a false alarm."""
         if not self._reward_test(time_step.reward):
             return False
-        leaves = self._flatten(time_step.observation)
-        return all(test(leaf) for test, leaf in zip(self._tests, leaves, strict=True) if test)
+        if self._only_test is not None:
+            return self._only_test(time_step.observation)
+        leaves = self._flatten(time_step.observation) if self._tests else ()
+        return all(test(leaves[index]) for index, test in self._tests)
 
     def faults(self, time_step: ts.TimeStep) -> dict[int, Fault]:
         """The faults of the environments whose reward or observation is not sound, by row."""
@@ -60,8 +64,8 @@ def _flattener(spec: Nest) -> Callable[[Nest], list[np.ndarray]]:
 
 
 def _finite_test(size: int) -> Callable[[np.ndarray], bool]:
-    small = np.full(size, _SMALL, np.float32)
-    return lambda leaf: math.isfinite(leaf.ravel().dot(small))
+    small, isfinite = np.full(size, _SMALL, np.float32), math.isfinite
+    return lambda leaf: isfinite(leaf.reshape(-1).dot(small))
 
 
 def _quick_test(spec: Any, num_environments: int) -> Callable[[np.ndarray], bool] | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from misbehaving_environments import Misbehaving
-from toy_environments import Counter, NumpyCountingPolicy, NumpyRememberingPolicy
+from toy_environments import Counter, CountingPolicy, NumpyCountingPolicy, NumpyRememberingPolicy
 
 from ppo_agent import masking, preprocessing
 from ppo_agent.drivers import (
@@ -109,7 +109,7 @@ class Flat(Misbehaving):
         return super()._observation(due)["x"]
 
 
-@pytest.mark.parametrize("policy", [NumpyCountingPolicy, NumpyRememberingPolicy])
+@pytest.mark.parametrize("policy", [NumpyCountingPolicy, NumpyRememberingPolicy, CountingPolicy])
 @pytest.mark.parametrize("fault", ["raise_in_step", "nan_observation"])
 def test_drivers_drop_them(policy, fault):
     rows, statistics = [], EpisodeStatistics()
