@@ -38,8 +38,8 @@ _NORMALIZED = {"normalize_observations": True, "normalize_rewards": True, "norma
 
 
 def _mujoco(**settings: Any) -> Preset:
-    """TF-Agents' settings, but for those that are given, which rl-zoo has in these environments or a similar one."""
-    source = f"{_TF_AGENTS}; {', '.join(settings)} of {_RL_ZOO}" if settings else _TF_AGENTS
+    """TF-Agents' settings, but for those that are given."""
+    source = f"{_TF_AGENTS}, but for {', '.join(settings)}" if settings else _TF_AGENTS
     return Preset(source, {**_MUJOCO, **settings})
 
 
@@ -178,13 +178,15 @@ PRESETS: dict[str, Preset] = {
             **_NORMALIZED,
         },
     ),
+    # Discount, lambda and deviation of rl-zoo.
     "HalfCheetah": _mujoco(discount_factor=0.98, lambda_value=0.92, initial_log_std=-2.0),
     "Hopper": _mujoco(),
     "Walker2d": _mujoco(),
     "Ant": _mujoco(initial_log_std=-2.0),
     "Reacher": _mujoco(),
     "InvertedPendulum": _mujoco(),
-    "InvertedDoublePendulum": _mujoco(discount_factor=0.98, lambda_value=0.8),
+    # Divided by the returns' deviation, rewards teach it policies that now and then fall.
+    "InvertedDoublePendulum": _mujoco(normalize_rewards_by="reward"),
     "Atari": Preset(
         f"{_RL_ZOO}, but rewards divided by the returns' deviation instead of clipped to their sign", _ATARI
     ),
