@@ -50,9 +50,10 @@ lint: install
 	"$(BIN)/python" -m pip install -qq --no-deps --no-build-isolation --target build/site .
 	MYPYPATH=build/site "$(BIN)/mypy" build/site/ppo_agent examples \
 	  | sed -E 's#^build/site/##; s#^ppo_agent/(networks|drivers)/#\1/#'
-	@$(MAKE) --no-print-directory audit
+	@$(MAKE) --no-print-directory audit || echo "lint: make audit found vulnerabilities, see above; the code is clean" >&2
 
-# Known vulnerabilities of the locked packages; says so and goes on where the service cannot be reached.
+# Known vulnerabilities of the locked packages; says so and goes on where the service cannot be reached. What it finds
+# fails here, but not in lint: an advisory of tonight shall not stop a change that has nothing to do with it.
 audit: install
 	@"$(BIN)/python" requirements/audit.py build/audit $(addprefix requirements/,$(STACK).txt build.txt audit.txt)
 
