@@ -35,9 +35,9 @@ class EpisodeStatistics:
             window: Number of the latest episodes over which `mean_return` and `mean_length` go.
 
         Raises:
-            ValueError: `window` is less than 1.
+            ValueError: `window` is no positive int.
         """
-        if window < 1:
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window is {window!r}, expected a positive int.")
         self._window = window
         self.reset()

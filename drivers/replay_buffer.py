@@ -50,10 +50,16 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
             seed: Of the sampling in `get_next` and `as_dataset`.
 
         Raises:
+            TypeError: `data_spec` holds something else, or nothing.
             ValueError: A number is not positive.
         """
         check_count("batch_size", batch_size)
         check_count("max_length", max_length)
+        leaves = tf.nest.flatten(data_spec)
+        if not leaves or not all(isinstance(leaf, tf.TensorSpec) for leaf in leaves):
+            raise TypeError(
+                f"data_spec is {data_spec!r}, expected a nest of tf.TensorSpec, such as agent.collect_data_spec."
+            )
         super().__init__(data_spec, capacity=batch_size * max_length)
         self._batch_size = batch_size
         self._drop_remainder = dataset_drop_remainder

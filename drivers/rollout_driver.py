@@ -62,7 +62,7 @@ class RolloutDriver(driver.Driver):
         if not isinstance(policy, tf_policy.TFPolicy):
             raise TypeError(f"policy is {policy!r}, expected a tf_agents TFPolicy.")
         for name, group in (("observers", observers), ("transition_observers", transition_observers)):
-            if not all(callable(observer) for observer in group or ()):
+            if not isinstance(group or (), (list, tuple)) or not all(callable(observer) for observer in group or ()):
                 raise TypeError(f"{name} is {group!r}, expected a list of callables.")
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
         self._counts_boundaries = counts_boundaries
@@ -116,7 +116,11 @@ class RolloutDriver(driver.Driver):
         Returns:
             Time step and policy state after the rollout, tensors.
         """
+        if not isinstance(time_step, ts.TimeStep):
+            raise TypeError(f"time_step is {time_step!r}, expected None or a TimeStep of the environment.")
         limit = NO_LIMIT if maximum_iterations is None else maximum_iterations
+        if not tf.is_tensor(limit) and not (isinstance(limit, (int, np.integer)) and limit >= 0):
+            raise ValueError(f"maximum_iterations is {limit!r}, expected None or an int of at least 0.")
         if self._numpy_policy is not None and tf.executing_eagerly():
             stop = StopRule(int(target), int(limit), self._counts_boundaries)
             return self._collect_numpy(self._numpy_policy, time_step, policy_state, stop)

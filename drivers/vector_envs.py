@@ -58,6 +58,8 @@ def make_vector_env(
         ValueError: An argument does not fit, the id is unknown, or a package that it needs is not installed.
     """
     _check_arguments(num_environments, vectorization)
+    if env_kwargs is not None and not isinstance(env_kwargs, Mapping):
+        raise TypeError(f"env_kwargs is {env_kwargs!r}, expected a dict of keyword arguments.")
     kwargs = dict(env_kwargs or {})
     if isinstance(env, VectorEnv):
         return _ready(env, num_environments, vectorization, kwargs)

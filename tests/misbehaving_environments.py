@@ -70,9 +70,10 @@ class Misbehaving(gym.Env):
         if not when or self.faults[self.errors % len(self.faults)] != fault:
             return False
         if self.marker is not None and fault != "raise_in_constructor":
-            if self.marker.exists():
+            try:
+                self.marker.touch(exist_ok=False)  # At once: other processes look for it too.
+            except FileExistsError:
                 return False
-            self.marker.touch()
         self.errors += 1
         return True
 

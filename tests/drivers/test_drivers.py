@@ -545,6 +545,13 @@ def test_bad_arguments(driver_class):
         driver_class(env, 3)
     with pytest.raises(TypeError, match=r"observers is \[3\], expected a list of callables"):
         driver_class(env, policy, [3])
+    with pytest.raises(TypeError, match=r"observers is <built-in function print>, expected a list of callables"):
+        driver_class(env, policy, print)
+    runner = driver_class(env, policy)
+    with pytest.raises(TypeError, match=r"time_step is 3, expected None or a TimeStep"):
+        runner.run(3)
+    with pytest.raises(ValueError, match=r"maximum_iterations is -1, expected None or an int of at least 0\."):
+        runner.run(maximum_iterations=-1)
     with pytest.raises(TypeError, match=r"transition_observers is \[3\], expected a list of callables"):
         driver_class(env, policy, [], [3])
     with pytest.raises(ValueError, match=rf"{count} is 0, expected a positive int\."):

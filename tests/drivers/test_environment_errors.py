@@ -102,3 +102,8 @@ def test_render_without_frames():
         pytest.raises(ValueError, match=r"render_mode is None, expected 'rgb_array'"),
     ):
         env.render()
+
+
+def test_arguments_of_an_environment_are_a_dict() -> None:
+    with pytest.raises(TypeError, match=r"env_kwargs is 'text', expected a dict of keyword arguments\."):
+        GymnasiumEnvironment("CartPole-v1", env_kwargs="text")  # type: ignore[arg-type]

@@ -161,6 +161,7 @@ def test_reset_forgets(rng):
     check(statistics, rows)
 
 
-def test_a_window_must_be_positive():
-    with pytest.raises(ValueError, match=r"window is 0, expected a positive int\."):
-        EpisodeStatistics(window=0)
+@pytest.mark.parametrize("window", [0, "a", 2.5])
+def test_a_window_must_be_positive(window):
+    with pytest.raises(ValueError, match=rf"window is {window!r}, expected a positive int\."):
+        EpisodeStatistics(window=window)

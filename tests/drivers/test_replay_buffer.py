@@ -133,6 +133,12 @@ def test_an_overflow_in_a_graph_raises_too(filled, rng):
         tf.function(buffer.add_batch)(tf.nest.map_structure(tf.constant, column(block(rng, 1), 0)))
 
 
+@pytest.mark.parametrize("data_spec", [None, 3, (), {"a": 2}])
+def test_a_spec_must_be_one(data_spec):
+    with pytest.raises(TypeError, match=r"data_spec is .*, expected a nest of tf\.TensorSpec"):
+        UniformReplayBuffer(data_spec, 2, 10)
+
+
 def test_a_rollout_longer_than_the_buffer_raises(buffer, rng):
     with pytest.raises(ValueError, match=r"max_length is 10 rows .* add 11 more"):
         buffer.add_rollout(block(rng, 11))
