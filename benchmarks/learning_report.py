@@ -252,6 +252,8 @@ def main() -> None:
     readme = DOCS / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     for name, lines in tables.items():
+        if len(lines) == len(_head()):  # Nothing was run.
+            continue
         text = put_between_markers(text, name, lines)
         print(*lines, sep="\n")
     if text:
