@@ -6,6 +6,7 @@ The package has no switch for this: its functions are replaced here, in this pro
 about rows between episodes, which only an experience of fixed size [B, T] shows, so that a run has to collect by steps.
 """
 
+# ruff: noqa: I001 - ppo_agent comes before tensorflow: it chooses the Keras that TF-Agents needs.
 from __future__ import annotations
 
 import sys
@@ -13,10 +14,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-import tensorflow as tf
 
-import ppo_agent  # noqa: F401 - Before tensorflow.
 from ppo_agent import advantages, masking, preprocessing, returns, train
+import tensorflow as tf
 
 Tensor = Any
 
