@@ -1,4 +1,5 @@
-# make train, make test, make lint, make benchmark, make reliability: see README.md. All of them set up a virtual environment first, once.
+# make train, make test, make lint, make benchmark, make reliability: see README.md. All of them set up a virtual
+# environment first, once.
 #   STACK   tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)
 #   VENV    the folder of the virtual environment
 #   PYTHON  the interpreter it is made with; without it the first suitable one on PATH
@@ -13,7 +14,7 @@ UV_VERSION = 0.13.8
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: train test test-slow properties benchmark lint audit format install lock clean soak
+.PHONY: train test test-slow properties reliability soak benchmark lint audit format install lock clean
 
 train: install
 	"$(BIN)/ppo-train" $(ARGS)

@@ -57,10 +57,10 @@ def _keep_advantages(values: Tensor, mask: Tensor) -> tf.Tensor:
     return tf.where(tf.cast(mask, tf.bool), values, tf.zeros_like(values))
 
 
-def _take_in_all_rewards(self: Any, trajectory: Any, trained: Tensor) -> None:
+def _take_in_all_rewards(self: Any, trajectory: Any, failed: Tensor | None) -> None:
     """Correction 3, rewards: the normaliser takes boundary rows in."""
     with mock.patch.object(masking, "transition_mask", lambda step_type, _: tf.ones_like(step_type, tf.bool)):
-        _update_normalizers(self, trajectory, trained)
+        _update_normalizers(self, trajectory, failed)
 
 
 def _deal_out_all_rows(trajectory: Any, mask: Tensor, *arguments: Any) -> Any:

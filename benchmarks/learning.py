@@ -46,8 +46,8 @@ SUITES = {
 PRESETS, PEER = "presets", "stable_baselines3"
 # Of `benchmarks.ablation`, which is not imported here because it imports TensorFlow.
 ABLATIONS = ("nothing", "1", "2", "minibatch_statistics", "3", "4")
-_WITHOUT = "without_"
-VARIANTS = (PRESETS, PEER, *(_WITHOUT + name for name in ABLATIONS))
+WITHOUT = "without_"
+VARIANTS = (PRESETS, PEER, *(WITHOUT + name for name in ABLATIONS))
 # More episodes than `ppo-train` evaluates by itself, because the report compares means.
 _EVALUATED_EPISODES = 100
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
@@ -68,7 +68,7 @@ def program(variant: str) -> list[str]:
         return [sys.executable, "-m", "ppo_agent.train"]
     if variant == PEER:
         return [virtual_environments.python_of(PEER), "-m", "benchmarks.peers.sb3_learning"]
-    return [sys.executable, "-m", "benchmarks.ablation", variant.removeprefix(_WITHOUT)]
+    return [sys.executable, "-m", "benchmarks.ablation", variant.removeprefix(WITHOUT)]
 
 
 def train(variant: str, environment: str, seed: int, flags: Sequence[str], episodes: int = _EVALUATED_EPISODES) -> str:

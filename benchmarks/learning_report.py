@@ -148,7 +148,7 @@ def ablation_table(variants: Mapping[str, Runs]) -> list[str]:
     lines = _head("taken back", *environments)
     for name, runs in variants.items():
         cells = [_mean_over_run(runs[environment]) if environment in runs else "" for environment in environments]
-        lines.append(_row(name.removeprefix("without_").replace("_", " "), *cells))
+        lines.append(_row(name.removeprefix(learning.WITHOUT).replace("_", " "), *cells))
     return lines
 
 

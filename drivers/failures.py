@@ -75,7 +75,13 @@ def portable(fault: Fault) -> Fault:
 
 
 class Recovery:
-    """Decides what becomes of the faults of a batch of environments, and keeps count."""
+    """Decides what becomes of the faults of a batch of environments, and keeps count.
+
+    Attributes:
+        restarts: how often each environment was made anew.
+        drops: how many episodes of each were dropped because of an invalid step.
+        has_dropped: whether any was.
+    """
 
     def __init__(self, num_environments: int, max_restarts: int, drops_invalid: bool, seed: int | None) -> None:
         """Nothing has happened yet.
@@ -90,7 +96,7 @@ class Recovery:
         self.restarts = np.zeros(num_environments, int)
         self.drops = np.zeros(num_environments, int)
         self._drops_in_a_row = np.zeros(num_environments, int)
-        self._has_dropped = False
+        self.has_dropped = False
 
     def judge(self, environment: int, step: int, fault: Fault) -> bool:
         """Whether an environment has to be made anew, or else is only reset.
@@ -108,7 +114,7 @@ class Recovery:
         if fault.is_bystander:
             return True
         if fault.leaf is not None and self._drops_invalid:
-            self._has_dropped = True
+            self.has_dropped = True
             self.drops[environment] += 1
             self._drops_in_a_row[environment] += 1
             if self._drops_in_a_row[environment] < MOST_DROPS_IN_A_ROW:
@@ -123,11 +129,6 @@ class Recovery:
         elif fault.leaf is None and self._max_restarts:
             text += f", after it had been made anew {self._max_restarts} times"
         raise EnvironmentFaultError(f"{text}.", environment, step, fault.leaf) from fault.error
-
-    @property
-    def has_dropped(self) -> bool:
-        """Whether any episode was dropped because of an invalid step."""
-        return self._has_dropped
 
     def ended(self, environments: np.ndarray) -> None:
         """Takes note of episodes that ended as they should; a bool for every environment, or indices."""

@@ -64,8 +64,9 @@ class SerialVectorEnv(SyncVectorEnv):
         super().__init__(makes if first is None else [lambda: first, *makes[1:]], copy=False)
         self._makes, self._at = makes, at
         self._ended = np.zeros(self.num_envs, bool)
-        empty: Any = create_empty_array(self.single_observation_space, n=self.num_envs)
-        self.observations = empty if observations is None else observations
+        if observations is None:
+            observations = create_empty_array(self.single_observation_space, n=self.num_envs)
+        self.observations = observations
         # Views, of numbers too.
         is_leaf = _is_leaf(self.single_observation_space)
         self._rows = [self.observations[i, ...] for i in range(self.num_envs)] if is_leaf else None

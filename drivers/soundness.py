@@ -11,6 +11,7 @@ import numpy as np
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
 
+from ppo_agent import numpy_nest
 from ppo_agent.drivers.failures import EnvironmentFaultError, Fault
 
 Nest = Any
@@ -27,7 +28,7 @@ class SoundnessCheck:
         leaves = nest_utils.flatten_with_joined_paths({"observation": observation_spec})
         self._names = [name for name, _ in leaves]
         self._specs = [spec for _, spec in leaves]
-        self._flatten = _flattener(observation_spec)
+        self._flatten = numpy_nest.flattener(observation_spec)
         tests = [_quick_test(spec, num_environments) for spec in self._specs]
         self._tests = [(index, test) for index, test in enumerate(tests) if test]
         self._reward_test = _finite_test(num_environments)
@@ -50,17 +51,6 @@ class SoundnessCheck:
             for row in np.flatnonzero(_bad_rows(spec, leaf)):
                 found.setdefault(int(row), Fault(f"gave an invalid {name}, {_bad_value(spec, leaf[row])}", leaf=name))
         return found
-
-
-def _flattener(spec: Nest) -> Callable[[Nest], list[np.ndarray]]:
-    """As tf.nest.flatten, which is slow, for nests of this structure."""
-    if isinstance(spec, dict):
-        children = [(key, _flattener(spec[key])) for key in sorted(spec)]
-        return lambda nest: [leaf for key, flatten in children for leaf in flatten(nest[key])]
-    if isinstance(spec, tuple):
-        parts = [_flattener(part) for part in spec]
-        return lambda nest: [leaf for part, flatten in zip(nest, parts, strict=True) for leaf in flatten(part)]
-    return lambda leaf: [leaf]
 
 
 def _finite_test(size: int) -> Callable[[np.ndarray], bool]:

@@ -115,8 +115,9 @@ def _from_id(
     if vectorization == "auto" and num_environments >= _FEWEST_PROCESSES and process_envs.num_cores() > 1:
         if step_seconds(scalar) >= WORTH_PROCESSES_S:
             vectorization = "async"
-        close_quietly(scalar)  # It has been stepped: nothing of that shall be seen.
-        scalar = make()
+        else:
+            close_quietly(scalar)  # It has been stepped: nothing of that shall be seen.
+            scalar = make()
     # The worker processes of 'async' make their own environments; 'sync' uses the one at hand as its first.
     if vectorization == "async":
         close_quietly(scalar)

@@ -52,7 +52,7 @@ class Table(BaseCallback):
     def __init__(self, path: Path) -> None:
         """Names the file, which is written anew."""
         super().__init__()
-        self._path, self._seen, self._start = path, 0, time.perf_counter()
+        self._path, self._start = path, time.perf_counter()
         with path.open("w", newline="") as file:
             csv.writer(file).writerow(["environment_steps", "wall_time_s", "episode_return_mean"])
         self._returns: list[float] = []

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ppo_agent import optimizers
+
 Variables = dict[str, tf.Variable]
 
 
@@ -49,10 +51,10 @@ def optimizer_variables(optimizer: Any, trained: Mapping[str, tf.Variable]) -> V
             for name, variable in trained.items()
         }
         known = {id(variable) for variable in slots.values()}
-        return {**slots, **{_plain(v.name): v for v in _all_of(optimizer) if id(v) not in known}}
+        return {**slots, **{_plain(v.name): v for v in optimizers.variables(optimizer) if id(v) not in known}}
     names = {_plain(variable.name): name for name, variable in trained.items()}
     found: Variables = {}
-    for variable in _all_of(optimizer):
+    for variable in optimizers.variables(optimizer):
         name = _by_owner(_plain(variable.name), names)
         # Two networks of one name have variables of one name.
         found[name if name not in found else f"{name}#{len(found)}"] = variable
@@ -66,11 +68,6 @@ def _by_owner(name: str, owners: Mapping[str, str]) -> str:
         if (owner := owners.get("/".join(parts[start:]))) is not None:
             return "/".join([*parts[:start], owner])
     return name
-
-
-def _all_of(optimizer: Any) -> list[tf.Variable]:
-    variables = optimizer.variables
-    return list(variables() if callable(variables) else variables)
 
 
 def _plain(name: str) -> str:

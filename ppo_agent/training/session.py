@@ -109,7 +109,7 @@ def _begin(request: Request) -> Start:
         ValueError: its settings do not fit one another, or there is no such environment.
     """
     env_name = environments.gymnasium_name(request.env_name)
-    name = environments.gymnasium_name(env_name if request.preset == presets.AUTO else request.preset)
+    name = env_name if request.preset == presets.AUTO else request.preset
     preset = presets.find(name)
     if preset is not None:
         chosen = settings.combine(preset.settings, request.given)
