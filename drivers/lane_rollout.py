@@ -32,10 +32,7 @@ class _Recorder:
 
     def send(self) -> None:
         """Acts and lets the environments begin to step."""
-        time_step = self.time_step
-        action, info, self.policy_state = self._policy.act(
-            time_step.observation, time_step.step_type, self.policy_state
-        )
+        action, info, self.policy_state = self._policy.act(self.time_step, self.policy_state)
         self._lane.send(action)
         self._is_stepping = True
         self._taken.append((action, info, self.policy_state))

@@ -1,7 +1,7 @@
 """Rollouts: policy and environment stepped together, as stacks over time.
 
-Two ways with the same result: a Python loop over NumPy arrays, where environment and policy offer that, and a loop
-inside a TensorFlow graph for all others.
+Two ways with the same result: a Python loop over NumPy arrays, where the environment offers that, and a loop inside a
+TensorFlow graph for all others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 from tf_agents.environments import tf_environment
-from tf_agents.policies import greedy_policy, tf_policy
+from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
@@ -25,7 +25,7 @@ _LAST = int(ts.StepType.LAST)
 
 
 class NumpyPolicy(Protocol):
-    """A policy on NumPy arrays."""
+    """A policy that takes and returns NumPy arrays."""
 
     def refresh(self) -> None:
         """Takes over the current variables of the TensorFlow policy."""
@@ -33,12 +33,11 @@ class NumpyPolicy(Protocol):
     def initial_state(self, batch_size: int) -> Nest:
         """Returns the policy state before the first step, a nest of arrays [batch_size, ...]; () for none."""
 
-    def act(self, observation: Nest, step_type: np.ndarray, state: Nest) -> tuple[Nest, Nest, Nest]:
+    def act(self, time_step: ts.TimeStep, state: Nest) -> tuple[Nest, Nest, Nest]:
         """Returns fresh arrays (action, policy info, next policy state).
 
         Args:
-            observation: Nest of arrays [B, ...].
-            step_type: int32 [B]; at FIRST the policy forgets what came before.
+            time_step: Arrays [B, ...]; at FIRST the policy forgets what came before.
             state: The policy state before the step.
         """
 
@@ -86,22 +85,10 @@ class StopRule(NamedTuple):
         return boundaries if self.counts_boundaries else len(step_type) - boundaries
 
 
-def find_numpy_policy(policy: tf_policy.TFPolicy) -> NumpyPolicy | None:
-    """Returns the NumPy twin that `policy.numpy_policy(greedy)` offers; None without one.
-
-    A greedy twin emits no policy info, so that there is none for a `GreedyPolicy` that does.
-    """
-    greedy = isinstance(policy, greedy_policy.GreedyPolicy)
-    if greedy and tf.nest.flatten(policy.info_spec):
-        return None
-    make = getattr(policy.wrapped_policy if greedy else policy, "numpy_policy", None)
-    return make(greedy=greedy) if make else None
-
-
 def collect_numpy(
     env: NumpyEnvironment, policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
 ) -> tuple[Rollout, ts.TimeStep, Nest]:
-    """Steps in Python, without TensorFlow.
+    """Steps in Python.
 
     Args:
         env: Environment, stepped from its current state.
@@ -117,7 +104,7 @@ def collect_numpy(
     time_steps.append(time_step)
     rows = counted = 0
     while counted < stop.target and rows < stop.maximum_iterations:
-        action, info, policy_state = policy.act(time_step.observation, time_step.step_type, policy_state)
+        action, info, policy_state = policy.act(time_step, policy_state)
         counted += stop.count(time_step.step_type)
         time_step = env.step_numpy(action)
         time_steps.append(time_step)

@@ -14,7 +14,7 @@ from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.drivers import compiled_rollout, host_calls
 from ppo_agent.drivers.dropped import drop_abandoned
-from ppo_agent.drivers.hosted_rollout import HostedRollout
+from ppo_agent.drivers.graph_policy import GraphPolicy, on_arrays
 from ppo_agent.drivers.lane_rollout import collect_in_lanes
 from ppo_agent.drivers.observers import Observed, Observers
 from ppo_agent.drivers.rollout import (
@@ -23,7 +23,6 @@ from ppo_agent.drivers.rollout import (
     StopRule,
     collect_in_graph,
     collect_numpy,
-    find_numpy_policy,
 )
 from ppo_agent.drivers.soundness import check_rollout
 
@@ -35,15 +34,15 @@ NO_LIMIT = np.iinfo(np.int32).max
 class RolloutDriver(driver.Driver):
     """A driver that first collects a whole rollout and then gives it to its observers.
 
-    The rollout takes one of four ways, which give equal rows for equal actions:
+    The rollout takes one of three ways, which give equal rows for equal actions:
 
-    - in NumPy, if the environment has `step_numpy` and the policy `numpy_policy`;
+    - in Python, if the environment has `step_numpy`: with the policy's NumPy twin where it offers one (`numpy_policy`),
+      else with one call of a traced function for each step;
     - compiled by XLA, if the environment has a true `is_compilable` and the policy consists of operations that XLA
       takes and draws its actions from the distributions that it gives;
-    - with the policy in a graph that calls the environment, if that has `step_numpy`;
     - else in one graph that holds policy and environment.
 
-    Graphs are traced on the first run only. Inside a user's own `tf.function` the second and the last way are open.
+    Graphs are traced on the first run only. Inside a user's own `tf.function` the last two ways are open.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class RolloutDriver(driver.Driver):
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
         self._counts_boundaries = counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
-        self._numpy_policy = find_numpy_policy(policy) if hasattr(env, "step_numpy") else None
+        self._numpy_policy = on_arrays(policy) if hasattr(env, "step_numpy") else None
         step_spec = policy.policy_step_spec
         self._step_dtypes = tf.nest.map_structure(
             lambda spec: spec.dtype.as_numpy_dtype, host_calls.plain((step_spec.action, step_spec.info))
@@ -75,8 +74,6 @@ class RolloutDriver(driver.Driver):
         self._compiled = None
         if getattr(env, "is_compilable", False):
             self._compiled = compiled_rollout.CompiledRollout(env, policy, counts_boundaries, expected_rows)
-        is_hosted = hasattr(env, "step_numpy") and self._numpy_policy is None
-        self._hosted = HostedRollout(env, policy) if is_hosted else None
         # An environment with `step_numpy` is taken to check its time steps itself, as `GymnasiumEnvironment` does.
         self._checks = not hasattr(env, "step_numpy")
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
@@ -90,15 +87,22 @@ class RolloutDriver(driver.Driver):
         return {name: source.get_state() for name, source in self._random_sources().items()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on with the random numbers from where `get_state` was called."""
-        for name, source in self._random_sources().items():
+        """Goes on with the random numbers from where `get_state` was called.
+
+        Raises:
+            ValueError: the state is that of a driver that collects in another way.
+        """
+        sources = self._random_sources()
+        if set(state) != set(sources):
+            raise ValueError(f"the driver's state holds {sorted(state)}, expected {sorted(sources)}.")
+        for name, source in sources.items():
             source.set_state(state[name])
 
     def _random_sources(self) -> dict[str, Any]:
+        acts_in_graph = isinstance(self._numpy_policy, GraphPolicy)
         sources = {
-            "numpy_policy": self._numpy_policy,
+            "graph_policy" if acts_in_graph else "numpy_policy": self._numpy_policy,
             "compiled": self._compiled and self._compiled.seeds,
-            "hosted": self._hosted and self._hosted.seeds,
         }
         return {name: source for name, source in sources.items() if hasattr(source, "get_state")}
 
@@ -127,13 +131,7 @@ class RolloutDriver(driver.Driver):
         if policy_state is None:
             has_state = bool(tf.nest.flatten(self.policy.policy_state_spec))
             policy_state = self.policy.get_initial_state(self.env.batch_size) if has_state else ()
-        if self._hosted is not None and tf.executing_eagerly():
-            stop = StopRule(int(target), int(limit), self._counts_boundaries)
-            rollout, last, policy_state = self._hosted(host_calls.to_arrays(time_step), policy_state, stop)
-            if rollout.action is not None:
-                self._sinks.observe(self._sinks.prepare(drop_abandoned(rollout)))
-            time_step = tf.nest.map_structure(tf.convert_to_tensor, last)
-        elif tf.executing_eagerly():
+        if tf.executing_eagerly():
             # One array, because each argument of a tf.function takes its time.
             bounds = np.array([int(target), int(limit)], np.int32)
             observed, time_step, policy_state = self._collect_traced(bounds, time_step, policy_state)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.trajectories import StepType
+from tf_agents.trajectories import StepType, TimeStep
 from tf_agents.utils import tensor_normalizer
 
 from ppo_agent import numpy_nest
@@ -125,26 +125,24 @@ class NumpyPolicy:
             lambda spec: np.zeros((batch_size, *spec.shape), spec.dtype.as_numpy_dtype), self._state_spec
         )
 
-    def act(self, observation: Any, step_type: Array | None = None, state: Any = ()) -> tuple[Any, Any, Any]:
+    def act(self, time_step: TimeStep, state: Any = ()) -> tuple[Any, Any, Any]:
         """One step.
 
         Args:
-            observation: nest of arrays [B, ...].
-            step_type: int32 [B]; a memory starts anew at FIRST; `None` if no episode starts here.
+            time_step: arrays [B, ...]; a memory starts anew at FIRST.
             state: policy state before the step, as `initial_state` or an earlier call returned it; () for zeros.
 
         Returns:
             Action, policy info and policy state after the step, nests of arrays [B, ...].
         """
-        leaves = self._flatten_observation(observation)
+        leaves = self._flatten_observation(time_step.observation)
         if self._normalizer is not None:
             leaves = self._normalizer(leaves)
         if not self._state_spec:
             parameters, _ = self._actor(leaves)
             return self._choose(parameters), self._info(parameters), ()
         state = state or self.initial_state(len(leaves[0]))
-        if step_type is not None:
-            state = self._restart(step_type == _FIRST, state)
+        state = self._restart(time_step.step_type == _FIRST, state)
         parameters, next_state = self._remember(leaves, state)
         info = self._info(parameters)
         if self._stores_state:

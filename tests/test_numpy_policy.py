@@ -91,6 +91,11 @@ def _time_step(observation: Any) -> ts.TimeStep:
     return ts.restart(tensors, batch_size=len(tf.nest.flatten(observation)[0]))
 
 
+def _arrays(observation: Any) -> ts.TimeStep:
+    zeros = np.zeros(len(tf.nest.flatten(observation)[0]), np.float32)
+    return ts.TimeStep(np.ones(len(zeros), np.int32), zeros, zeros + 1, observation)
+
+
 def _assert_close(found: Any, expected: Any) -> None:
     found_leaves, expected_leaves = tf.nest.flatten(found), tf.nest.flatten(expected)
     for found_leaf, expected_leaf in zip(found_leaves, expected_leaves, strict=True):
@@ -111,7 +116,7 @@ def test_distribution_parameters_are_those_of_tensorflow(case: Any, normalize: b
     for batch_size in (4, 4, 1):
         observation = _observe(observation_spec, batch_size, rng)
         step = policy.action(_time_step(observation))
-        action, info, _ = numpy_policy.act(observation)
+        action, info, _ = numpy_policy.act(_arrays(observation))
         _assert_close(info["dist_params"], step.info["dist_params"])
         tf.nest.assert_same_structure(info, policy.info_spec, check_types=False)
         tf.nest.assert_same_structure(action, action_spec)
@@ -124,7 +129,7 @@ def test_one_hot_observations(rng: np.random.Generator) -> None:
     spec = {"place": PLACE, "vector": VECTOR}
     policy = _make_policy(spec, DISCRETE, ActorNetwork(spec, DISCRETE), rng=rng)
     observation = _observe(spec, 20, rng)
-    _, info, _ = _numpy_policy(policy).act(observation)
+    _, info, _ = _numpy_policy(policy).act(_arrays(observation))
     _assert_close(info["dist_params"], policy.action(_time_step(observation)).info["dist_params"])
 
 
@@ -134,7 +139,7 @@ def test_greedy_is_the_mode(case: Any, rng: np.random.Generator) -> None:
     policy = _make_policy(observation_spec, action_spec, actor, rng=rng)
     greedy = greedy_policy.GreedyPolicy(policy)
     observation = _observe(observation_spec, 6, rng)
-    action, info, _ = _numpy_policy(policy, greedy=True).act(observation)
+    action, info, _ = _numpy_policy(policy, greedy=True).act(_arrays(observation))
     modes = tf.nest.map_structure(
         lambda d: d.mode(), greedy.wrapped_policy.distribution(_time_step(observation)).action
     )
@@ -147,7 +152,7 @@ def test_normalizer_of_tf_agents(rng: np.random.Generator) -> None:
     policy = _make_policy(VECTOR, BOX, ActorNetwork(VECTOR, BOX), normalizer, rng)
     normalizer.update(tf.constant(_observe(VECTOR, 30, rng)))
     observation = _observe(VECTOR, 8, rng) * 10
-    _, info, _ = _numpy_policy(policy).act(observation)
+    _, info, _ = _numpy_policy(policy).act(_arrays(observation))
     _assert_close(info["dist_params"], policy.action(_time_step(observation)).info["dist_params"])
 
 
@@ -157,21 +162,21 @@ def test_refresh_takes_over_new_variables_and_nothing_else_does(rng: np.random.G
     policy = _make_policy(VECTOR, BOX, actor, normalizer, rng)
     numpy_policy = _numpy_policy(policy)
     observation = _observe(VECTOR, 3, rng)
-    before = numpy_policy.act(observation)[1]
+    before = numpy_policy.act(_arrays(observation))[1]
     for variable in actor.variables:
         variable.assign_add(tf.fill(variable.shape, 0.1))
     normalizer.update(tf.constant(observation))
-    for stale, old in zip(*map(tf.nest.flatten, (numpy_policy.act(observation)[1], before)), strict=True):
+    for stale, old in zip(*map(tf.nest.flatten, (numpy_policy.act(_arrays(observation))[1], before)), strict=True):
         np.testing.assert_array_equal(stale, old)
     numpy_policy.refresh()
-    _assert_close(numpy_policy.act(observation)[1], policy.action(_time_step(observation)).info)
+    _assert_close(numpy_policy.act(_arrays(observation))[1], policy.action(_time_step(observation)).info)
 
 
 def test_results_of_earlier_calls_stay_as_they_were(rng: np.random.Generator) -> None:
     policy = _numpy_policy(_make_policy(NESTED, ACTIONS, ActorNetwork(NESTED, ACTIONS), rng=rng))
-    first = policy.act(_observe(NESTED, 3, rng))
+    first = policy.act(_arrays(_observe(NESTED, 3, rng)))
     copies = [leaf.copy() for leaf in tf.nest.flatten(first)]
-    policy.act(_observe(NESTED, 3, rng))
+    policy.act(_arrays(_observe(NESTED, 3, rng)))
     for leaf, copy in zip(tf.nest.flatten(first), copies, strict=True):
         np.testing.assert_array_equal(leaf, copy)
 
@@ -182,7 +187,7 @@ def test_observations_are_not_changed(rng: np.random.Generator) -> None:
     )
     observation = _observe(VECTOR, 3, rng)
     copy = observation.copy()
-    policy.act(observation)
+    policy.act(_arrays(observation))
     np.testing.assert_array_equal(observation, copy)
 
 
@@ -190,7 +195,7 @@ def test_categorical_samples_have_the_right_frequencies(rng: np.random.Generator
     policy = _make_policy(VECTOR, UNEQUAL, ActorNetwork(VECTOR, UNEQUAL), rng=rng)
     observation = np.repeat(_observe(VECTOR, 1, rng), 20, axis=0)
     numpy_policy = _numpy_policy(policy)
-    samples = np.concatenate([numpy_policy.act(observation)[0] for _ in range(1500)])
+    samples = np.concatenate([numpy_policy.act(_arrays(observation))[0] for _ in range(1500)])
     logits = policy.action(_time_step(observation[:1])).info["dist_params"]["distribution"]["logits"]
     probabilities = tf.nn.softmax(logits)[0].numpy()
     for component, (minimum, size) in enumerate(((3, 2), (0, 4))):
@@ -203,8 +208,8 @@ def test_normal_samples_have_the_right_moments_and_are_independent(rng: np.rando
     policy = _make_policy(VECTOR, BOX, ActorNetwork(VECTOR, BOX), rng=rng)
     observation = np.repeat(_observe(VECTOR, 1, rng), 2, axis=0)
     numpy_policy = _numpy_policy(policy)
-    parameters = numpy_policy.act(observation)[1]["dist_params"]["distribution"]
-    samples = np.stack([numpy_policy.act(observation)[0] for _ in range(20_000)])
+    parameters = numpy_policy.act(_arrays(observation))[1]["dist_params"]["distribution"]
+    samples = np.stack([numpy_policy.act(_arrays(observation))[0] for _ in range(20_000)])
     noise = ((samples - parameters["loc"]) / parameters["scale"]).reshape(len(samples), -1)
     np.testing.assert_allclose(noise.mean(0), 0.0, atol=0.04)
     np.testing.assert_allclose(np.cov(noise.T), np.eye(8), atol=0.05)
@@ -215,14 +220,14 @@ def test_components_of_an_action_draw_independent_noise() -> None:
     spec = (FLAT, FLAT, UNEQUAL, UNEQUAL)
     policy = _numpy_policy(_make_policy(VECTOR, spec, ActorNetwork(VECTOR, spec, fc_layers=())))
     observation = np.zeros((2000, 5), np.float32)
-    first, second, third, fourth = policy.act(observation)[0]
+    first, second, third, fourth = policy.act(_arrays(observation))[0]
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
     assert np.mean(third == fourth) < 0.9
 
 
 def _rollout(policy: NumpyPolicy, steps: int, batch_size: int = 3) -> list[np.ndarray]:
     observation = np.zeros((batch_size, 5), np.float32)
-    return [leaf for _ in range(steps) for leaf in tf.nest.flatten(policy.act(observation)[0])]
+    return [leaf for _ in range(steps) for leaf in tf.nest.flatten(policy.act(_arrays(observation))[0])]
 
 
 def test_tensorflows_seed_decides_the_samples() -> None:
@@ -314,6 +319,6 @@ def test_a_call_is_cheap(rng: np.random.Generator) -> None:
     durations = []
     for _ in range(300):
         start = time.perf_counter()
-        policy.act(observation)
+        policy.act(_arrays(observation))
         durations.append(time.perf_counter() - start)
     assert min(durations) < 100e-6  # 13 us on the machine that this was written on; a TensorFlow call takes 250

@@ -77,6 +77,11 @@ def _time_step(observation: Any, step_type: np.ndarray) -> ts.TimeStep:
     return ts.TimeStep(tf.constant(step_type), zeros, zeros + 1, tf.nest.map_structure(tf.constant, observation))
 
 
+def _arrays(observation: Any, step_type: np.ndarray) -> ts.TimeStep:
+    zeros = np.zeros(len(step_type), np.float32)
+    return ts.TimeStep(step_type, zeros, zeros + 1, observation)
+
+
 def _step_types(rng: np.random.Generator, steps: int, batch_size: int) -> np.ndarray:
     """Episodes of random lengths; [T, B]."""
     rows = [np.full(batch_size, FIRST)]
@@ -112,7 +117,7 @@ def test_states_and_parameters_are_those_of_tensorflow(
     _assert_close(state, expected_state)
     for step_type in _step_types(rng, 80, 3):
         observation = _observe(rng, 3)
-        _, info, state = numpy_policy.act(observation, step_type, state)
+        _, info, state = numpy_policy.act(_arrays(observation, step_type), state)
         expected = action_of(_time_step(observation, step_type), expected_state)
         expected_state = expected.state
         _assert_close(info, expected.info)
@@ -124,8 +129,8 @@ def test_states_and_parameters_are_those_of_tensorflow(
 def test_no_state_is_zeros(rng: np.random.Generator) -> None:
     numpy_policy = _numpy_policy(_make_policy("lstm", "gru", rng))
     observation, step_type = _observe(rng, 3), np.full(3, MID, np.int32)
-    _, info, state = numpy_policy.act(observation, step_type, ())
-    _, same_info, same_state = numpy_policy.act(observation, None, numpy_policy.initial_state(3))
+    _, info, state = numpy_policy.act(_arrays(observation, step_type), ())
+    _, same_info, same_state = numpy_policy.act(_arrays(observation, step_type), numpy_policy.initial_state(3))
     np.testing.assert_equal(info, same_info)
     np.testing.assert_equal(state, same_state)
 
@@ -134,7 +139,7 @@ def test_without_stored_states_the_value_network_is_left_alone(rng: np.random.Ge
     policy = _make_policy("gru", "lstm", rng, store_policy_state=False)
     observation, step_type = _observe(rng, 3), np.full(3, FIRST, np.int32)
     numpy_policy = _numpy_policy(policy)
-    _, info, state = numpy_policy.act(observation, step_type, numpy_policy.initial_state(3))
+    _, info, state = numpy_policy.act(_arrays(observation, step_type), numpy_policy.initial_state(3))
     expected = policy.action(_time_step(observation, step_type), policy.get_initial_state(3))
     assert set(state) == {"actor_network_state"}
     assert set(info) == {"dist_params"}
@@ -149,7 +154,7 @@ def test_greedy_modes_and_states(rng: np.random.Generator) -> None:
         observation = _observe(rng, 4)
         expected = greedy.wrapped_policy.distribution(_time_step(observation, step_type), expected_state)
         modes = tf.nest.map_structure(lambda distribution: distribution.mode(), expected.action)
-        action, info, state = numpy_policy.act(observation, step_type, state)
+        action, info, state = numpy_policy.act(_arrays(observation, step_type), state)
         expected_state = expected.state
         _assert_close((action, state), (modes, expected_state))
         assert info == ()
@@ -163,7 +168,7 @@ def test_refresh_takes_over_both_networks(rng: np.random.Generator) -> None:
     observation, step_type = _observe(rng, 3), np.full(3, MID, np.int32)
     state = tf.nest.map_structure(lambda x: x + np.float32(0.3), numpy_policy.initial_state(3))
     expected = policy.action(_time_step(observation, step_type), tf.nest.map_structure(tf.constant, state))
-    _, info, state = numpy_policy.act(observation, step_type, state)
+    _, info, state = numpy_policy.act(_arrays(observation, step_type), state)
     _assert_close((info, state), (expected.info, expected.state))
 
 
@@ -173,7 +178,7 @@ def test_results_of_earlier_calls_stay_as_they_were(rng: np.random.Generator) ->
     results: list[Any] = []
     for step_type in _step_types(rng, 10, 3):
         copies = [leaf.copy() for leaf in tf.nest.flatten(results)]
-        results.append(policy.act(_observe(rng, 3), step_type, state))
+        results.append(policy.act(_arrays(_observe(rng, 3), step_type), state))
         state = results[-1][2]
         for leaf, copy in zip(tf.nest.flatten(results), copies, strict=False):
             np.testing.assert_array_equal(leaf, copy)

@@ -218,8 +218,9 @@ class NumpyCountingPolicy(CountingPolicy):
     def initial_state(self, batch_size: int) -> Any:
         return ()
 
-    def act(self, observation: np.ndarray, step_type: np.ndarray, state: Any) -> tuple[np.ndarray, dict, Any]:
+    def act(self, time_step: Any, state: Any) -> tuple[np.ndarray, dict, Any]:
         self.calls += 1
+        observation = time_step.observation
         return observation.sum(-1).astype(np.int32) % 5, {"twice": 2 * observation}, state
 
 
@@ -248,7 +249,7 @@ class NumpyRememberingPolicy(RememberingPolicy):
     def initial_state(self, batch_size: int) -> np.ndarray:
         return np.zeros(batch_size, np.float32)
 
-    def act(self, observation: np.ndarray, step_type: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, Any, Any]:
+    def act(self, time_step: Any, state: np.ndarray) -> tuple[np.ndarray, Any, Any]:
         self.calls += 1
-        total = np.where(step_type == 0, 0.0, state).astype(np.float32) + observation.sum(-1)
+        total = np.where(time_step.step_type == 0, 0.0, state).astype(np.float32) + time_step.observation.sum(-1)
         return total.astype(np.int32) % 5, (), total

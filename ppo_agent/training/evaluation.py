@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from tf_agents.policies import greedy_policy, tf_policy
+from tf_agents.policies import tf_policy
 from tf_agents.trajectories import StepType
 
-from ppo_agent.drivers import GymnasiumEnvironment
+from ppo_agent.drivers import GymnasiumEnvironment, graph_policy
 
 Nest = Any
 # Called with a time step of arrays [B, ...], returns a nest of action arrays [B, ...].
@@ -81,44 +80,22 @@ def _one_episode_each(env: GymnasiumEnvironment, act: Act) -> np.ndarray:
 
 
 def act_with(policy: tf_policy.TFPolicy, batch_size: int) -> Act:
-    """A function that acts as a TF-Agents policy does now: in NumPy where the policy offers that.
+    """A function that acts as a TF-Agents policy does now; its state starts anew with a reset of all environments.
 
     Args:
         policy: any policy.
         batch_size: number of environments.
     """
-    greedy = isinstance(policy, greedy_policy.GreedyPolicy)
-    make = getattr(policy.wrapped_policy if greedy else policy, "numpy_policy", None)
-    numpy_policy = make(greedy=greedy) if make else None
-    if numpy_policy is not None:
-        numpy_policy.refresh()
-        return _NumpyAct(numpy_policy, batch_size)
-    return _StatefulAct(policy, batch_size)
+    on_arrays = graph_policy.on_arrays(policy)
+    on_arrays.refresh()
+    initial_state = on_arrays.initial_state(batch_size)
+    state = initial_state
 
-
-class _NumpyAct:
-    """Calls a NumPy policy and keeps its state, which it starts anew by itself where episodes do."""
-
-    def __init__(self, numpy_policy: Any, batch_size: int) -> None:
-        self._policy = numpy_policy
-        self._state = numpy_policy.initial_state(batch_size)
-
-    def __call__(self, time_step: Any) -> Nest:
-        action, _, self._state = self._policy.act(time_step.observation, time_step.step_type, self._state)
+    def act(time_step: Any) -> Nest:
+        nonlocal state
+        if np.all(time_step.step_type == StepType.FIRST):
+            state = initial_state
+        action, _, state = on_arrays.act(time_step, state)
         return action
 
-
-class _StatefulAct:
-    """Calls a TF policy and keeps its state, which starts anew with every reset of all environments."""
-
-    def __init__(self, policy: tf_policy.TFPolicy, batch_size: int) -> None:
-        self._action = tf.function(policy.action, autograph=False)
-        self._initial_state = policy.get_initial_state(batch_size)
-        self._state = self._initial_state
-
-    def __call__(self, time_step: Any) -> Nest:
-        if np.all(time_step.step_type == StepType.FIRST):
-            self._state = self._initial_state
-        step = self._action(tf.nest.map_structure(tf.convert_to_tensor, time_step), self._state)
-        self._state = step.state
-        return tf.nest.map_structure(lambda tensor: tensor.numpy(), step.action)
+    return act

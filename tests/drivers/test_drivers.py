@@ -1,4 +1,5 @@
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -340,7 +341,8 @@ def test_nested_observations_and_actions():
         def initial_state(self, batch_size):
             return ()
 
-        def act(self, observation, step_type, state):
+        def act(self, time_step, state):
+            observation = time_step.observation
             assert observation["b"][0].dtype == np.float32
             size = len(observation["a"])
             return {"a": np.ones(size, np.int64), "b": (np.zeros([size, 2], np.float32),)}, (), state
@@ -390,15 +392,18 @@ def test_observations_of_every_kind_and_size_under_a_policy_in_a_graph():
     assert len(np.unique(rows.observation["image"][0, 0])) > 100
 
 
+class UniformPolicy(CountingPolicy):
+    """Draws from the distribution that it gives, as most policies do."""
+
+    _action = tf_policy.TFPolicy._action
+
+    def _distribution(self, time_step, policy_state):
+        logits = tf.zeros([time_step.observation.shape[0], 5])
+        distribution = tfp.distributions.Categorical(logits=logits, dtype=tf.int64)
+        return policy_step.PolicyStep(distribution, policy_state, {"twice": time_step.observation})
+
+
 def test_a_policy_in_a_graph_draws_its_actions_anew_and_from_the_seed():
-    class UniformPolicy(CountingPolicy):
-        _action = tf_policy.TFPolicy._action
-
-        def _distribution(self, time_step, policy_state):
-            logits = tf.zeros([time_step.observation.shape[0], 5])
-            distribution = tfp.distributions.Categorical(logits=logits, dtype=tf.int64)
-            return policy_step.PolicyStep(distribution, policy_state, {"twice": time_step.observation})
-
     def actions(seed):
         tf.random.set_seed(seed)
         env = make_env()
@@ -412,6 +417,28 @@ def test_a_policy_in_a_graph_draws_its_actions_anew_and_from_the_seed():
     for a, b in [(first[:, half:], first[:, :-half]), (first[:, 1:], first[:, :-1]), (first[1:], first[:-1])]:
         table = np.histogram2d(a[:, :half].reshape(-1), b[:, :half].reshape(-1), bins=5)[0]
         assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_the_random_numbers_of_a_policy_in_a_graph_go_on_from_a_state():
+    env = make_env()
+    buffer = UniformReplayBuffer(make_policy(env, UniformPolicy).trajectory_spec, env.batch_size)
+
+    def actions(driver):
+        buffer.clear()
+        driver.run(env.reset())
+        return buffer.gather_all().action.numpy()
+
+    first, second = (
+        DynamicStepDriver(env, make_policy(env, UniformPolicy), [buffer.add_batch], num_steps=60) for _ in range(2)
+    )
+    actions(first)
+    state = json.loads(json.dumps(first.get_state()))
+    expected = actions(first)
+    assert not np.array_equal(actions(second), expected)
+    second.set_state(state)
+    np.testing.assert_array_equal(actions(second), expected)
+    with pytest.raises(ValueError, match=r"holds \['compiled'\], expected \['graph_policy'\]"):
+        second.set_state({"compiled": {"seed": 1, "count": 2}})
 
 
 def test_the_buffer_has_the_sampled_action_and_the_environment_the_clipped_one():

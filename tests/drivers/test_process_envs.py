@@ -9,9 +9,16 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
-from toy_environments import Counter
+from tf_agents.trajectories import policy_step
+from toy_environments import Counter, RememberingPolicy
 
-from ppo_agent.drivers import GymnasiumEnvironment, process_envs, vector_envs
+from ppo_agent.drivers import (
+    DynamicStepDriver,
+    GymnasiumEnvironment,
+    UniformReplayBuffer,
+    process_envs,
+    vector_envs,
+)
 from ppo_agent.drivers.lane_rollout import collect_in_lanes
 from ppo_agent.drivers.rollout import StopRule, collect_numpy
 
@@ -51,8 +58,9 @@ class RunningSum:
     def initial_state(self, batch_size):
         return (np.zeros([batch_size, 1], np.float32),)
 
-    def act(self, observation, step_type, state):
-        total = np.where(step_type[:, None] == 0, 0.0, state[0]) + np.abs(observation).sum(axis=1, keepdims=True)
+    def act(self, time_step, state):
+        steps = np.abs(time_step.observation).sum(axis=1, keepdims=True)
+        total = np.where(time_step.step_type[:, None] == 0, 0.0, state[0]) + steps
         total = total.astype(np.float32)
         return (10 * total[:, 0]).astype(np.int64) % 2, {"total": total}, (total,)
 
@@ -101,6 +109,28 @@ def test_a_rollout_in_halves_is_that_of_all_together(counts_boundaries, limit):
             found = collect_in_lanes(processes.lanes, policy, *halves, stop)
             tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
             together, halves = expected[1:], found[1:]
+
+
+class GraphSum(RememberingPolicy):
+    """A policy with a state that NumPy cannot mirror."""
+
+    def _action(self, time_step, policy_state, seed):
+        kept = tf.where(time_step.is_first(), 0.0, policy_state)
+        total = kept + tf.reduce_sum(tf.abs(time_step.observation), -1)
+        return policy_step.PolicyStep(tf.cast(10 * total, tf.int64) % 2, total, ())
+
+
+def test_a_policy_of_tensorflow_acts_for_halves_too():
+    expected, found = pair("CartPole-v1", 6, seed=3)
+    results = []
+    for env in (expected, found):
+        with env:
+            policy = GraphSum(env.time_step_spec(), env.action_spec())
+            buffer = UniformReplayBuffer(policy.trajectory_spec, 6)
+            driver = DynamicStepDriver(env, policy, [buffer.add_batch], num_steps=150)
+            results.append((driver.run(*driver.run()), buffer.gather_all()))
+    tf.nest.map_structure(np.testing.assert_array_equal, *results)
+    assert np.ptp(results[0][1].action) == 1
 
 
 def test_a_rollout_of_no_steps():
