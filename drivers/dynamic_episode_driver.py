@@ -51,7 +51,7 @@ class DynamicEpisodeDriver(RolloutDriver):
 
         Raises:
             TypeError: `env`, `policy` or an observer is of the wrong type.
-            ValueError: `num_episodes` is no positive int.
+            ValueError: `num_episodes` is no positive int, or the policy was made for other specs.
         """
         super().__init__(
             env, policy, observers, transition_observers, counts_boundaries=True, bootstrap_row=bootstrap_row

@@ -46,7 +46,7 @@ class DynamicStepDriver(RolloutDriver):
 
         Raises:
             TypeError: `env`, `policy` or an observer is of the wrong type.
-            ValueError: `num_steps` is no positive int.
+            ValueError: `num_steps` is no positive int, or the policy was made for other specs.
         """
         self._num_steps = check_count("num_steps", num_steps)
         known = not tf.is_tensor(num_steps) and isinstance(env, tf_environment.TFEnvironment)

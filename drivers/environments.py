@@ -15,6 +15,7 @@ from ppo_agent import action_masks
 from ppo_agent.drivers import autoreset, failures, host_calls, lane_rollout, spaces, vector_envs
 from ppo_agent.drivers.lanes import Lane
 from ppo_agent.drivers.soundness import SoundnessCheck
+from ppo_agent.nest_checks import NestCheck
 
 Nest = Any
 
@@ -112,6 +113,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         self.lanes = self._make_lanes(
             spaces.observation_decoder(observation_space), spaces.action_encoder(action_space)
         )
+        self._check_action = NestCheck("action", action_spec)
         self._seed = None if seed is None else int(seed)
         self._closed = False
 
@@ -211,6 +213,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         return host_calls.call_on_host(lambda _: self.reset_numpy(), (), self._batched_time_step_spec)
 
     def _step(self, action: Nest) -> ts.TimeStep:
+        self._check_action.check_shapes(action, self.batch_size)
         return host_calls.call_on_host(self.step_numpy, action, self._batched_time_step_spec)
 
 

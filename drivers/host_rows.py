@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.utils import nest_utils
 
 from ppo_agent.drivers import host_calls
 
@@ -22,7 +21,6 @@ class HostRows:
 
     Attributes:
         data_spec: Nest of `tf.TensorSpec` of one row of one environment.
-        leaf_specs: (path, spec) of each leaf.
         read_spec: Of what `read` returns.
     """
 
@@ -36,7 +34,6 @@ class HostRows:
         """
         self.data_spec = data_spec = host_calls.plain(data_spec)
         self.read_spec = (host_calls.with_outer_dims(data_spec, batch_size, None), tf.TensorSpec([None], tf.int64))
-        self.leaf_specs = nest_utils.flatten_with_joined_paths(data_spec)
         self._empty = tf.nest.map_structure(
             lambda leaf: np.zeros([batch_size, 0, *leaf.shape], leaf.dtype.as_numpy_dtype), data_spec
         )

@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 from tf_agents.replay_buffers import replay_buffer, tf_uniform_replay_buffer
-from tf_agents.utils import nest_utils
 
 from ppo_agent.drivers import host_calls
 from ppo_agent.drivers.host_rows import HostRows
 from ppo_agent.drivers.ordered_dataset import OrderedDataset
 from ppo_agent.drivers.rollout_driver import check_count
+from ppo_agent.nest_checks import NestCheck
 
 Nest = Any
 BufferInfo: TypeAlias = tf_uniform_replay_buffer.BufferInfo
@@ -66,6 +66,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         self._window_shift = dataset_window_shift
         self._rng = np.random.default_rng(seed)
         self._rows = HostRows(data_spec, batch_size, max_length)
+        self._check_leaves = NestCheck("items", self._rows.data_spec)
 
     def add_rollout(self, items: Nest) -> None:
         """Adds rows of several time steps at once.
@@ -98,8 +99,11 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
             (Nest of tensors [S, N, ...], `BufferInfo`). The info's ids number the rows since the buffer was made.
 
         Raises:
-            ValueError: The buffer holds fewer than `num_steps` rows per environment.
+            ValueError: A size is no positive int, or the buffer holds fewer than `num_steps` rows per environment.
         """
+        for name, value in (("sample_batch_size", sample_batch_size), ("num_steps", num_steps)):
+            if value is not None:
+                check_count(name, value)
         return self._get_next(sample_batch_size, num_steps, time_stacked)
 
     def as_dataset(
@@ -218,44 +222,9 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         Raises:
             ValueError: They do not fit; names the leaf.
         """
-        try:
-            tf.nest.assert_same_structure(self._rows.data_spec, items)
-        except (TypeError, ValueError):
-            raise ValueError(_structure_difference(self._rows.data_spec, items)) from None
-        values = tf.nest.flatten(items)
-        for (path, spec), value in zip(self._rows.leaf_specs, values, strict=True):
-            shape = (self._batch_size, *[None] * time_dims, *spec.shape.as_list())
-            if not _fits(value, shape, spec.dtype):
-                array = value if hasattr(value, "dtype") else np.asarray(value)
-                raise ValueError(
-                    f"items leaf '{path}' has shape {tuple(array.shape)} and dtype {tf.as_dtype(array.dtype).name}, "
-                    f"expected shape {shape} and dtype {spec.dtype.name}."
-                )
-        if time_dims and len({value.shape[1] for value in values}) > 1:
+        self._check_leaves(items, self._batch_size, *[None] * time_dims)
+        if time_dims and len({value.shape[1] for value in tf.nest.flatten(items)}) > 1:
             raise ValueError("items has leaves of different numbers of time steps, expected the same in all.")
-
-
-def _fits(value: Any, shape: tuple[int | None, ...], dtype: tf.DType) -> bool:
-    """Returns whether an array or tensor has the shape, where None is any size, and the dtype."""
-    value = value if hasattr(value, "dtype") else np.asarray(value)
-    if value.dtype != dtype:
-        return False
-    if not isinstance(value, np.ndarray):
-        if not value.shape.is_fully_defined():
-            return value.shape.is_compatible_with(shape)
-        value_shape = value.shape.as_list()
-    else:
-        value_shape = value.shape
-    return len(value_shape) == len(shape) and all(n in (m, None) for m, n in zip(value_shape, shape, strict=True))
-
-
-def _structure_difference(expected: Nest, found: Nest) -> str:
-    """Returns a sentence that names the leaves that are missing or too many."""
-    expected_paths, paths = (
-        {path for path, _ in nest_utils.flatten_with_joined_paths(nest)} for nest in (expected, found)
-    )
-    missing, extra = sorted(expected_paths - paths), sorted(paths - expected_paths)
-    return f"items does not fit the data_spec: leaves missing {missing}, unexpected {extra}."
 
 
 def _unstack(values: Nest, count: int, axis: int) -> tuple[Nest, ...]:

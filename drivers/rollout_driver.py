@@ -25,6 +25,7 @@ from ppo_agent.drivers.rollout import (
     collect_numpy,
 )
 from ppo_agent.drivers.soundness import check_rollout
+from ppo_agent.nest_checks import NestCheck
 
 Nest = Any
 
@@ -63,6 +64,7 @@ class RolloutDriver(driver.Driver):
         for name, group in (("observers", observers), ("transition_observers", transition_observers)):
             if not isinstance(group or (), (list, tuple)) or not all(callable(observer) for observer in group or ()):
                 raise TypeError(f"{name} is {group!r}, expected a list of callables.")
+        _check_fit(env, policy)
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
         self._counts_boundaries = counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
@@ -174,6 +176,19 @@ class RolloutDriver(driver.Driver):
         else:
             rollout, time_step, policy_state = collect_in_graph(self.env, self.policy, time_step, policy_state, stop)
         return self._sinks.prepare(rollout), time_step, policy_state
+
+
+def _check_fit(env: tf_environment.TFEnvironment, policy: tf_policy.TFPolicy) -> None:
+    """Raises ValueError if the policy was made for other observations or actions than the environment's."""
+    step_spec, action_spec = host_calls.plain((env.time_step_spec(), env.action_spec()))
+    NestCheck("the policy's observation", step_spec.observation)(policy.time_step_spec.observation)
+    NestCheck("the policy's action", action_spec)(policy.action_spec)
+    for found, allowed in zip(tf.nest.flatten(policy.action_spec), tf.nest.flatten(action_spec), strict=True):
+        is_bounded = hasattr(found, "maximum") and hasattr(allowed, "maximum")
+        if is_bounded and found.dtype.is_integer and np.any(found.maximum > allowed.maximum):
+            raise ValueError(
+                f"the policy's action has values up to {found.maximum}, expected the environment's: {allowed.maximum}."
+            )
 
 
 def _as_dtype(value: np.ndarray, dtype: Any) -> np.ndarray:

@@ -29,7 +29,8 @@ class ObservationEncoder(tf.keras.layers.Layer):
         name: of the layer.
 
     Raises:
-        ValueError: if a leaf has no encoder, with the reason, or `fc_layers` are no positive integers.
+        ValueError: if a leaf has no encoder, with the reason; or `fc_layers` are no positive integers, or `activation`
+            is unknown.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ObservationEncoder(tf.keras.layers.Layer):
         super().__init__(name=name)
         _check_embedding_size(embedding_size)
         _check_units(fc_layers)
+        _check_activation(activation)
         self._remember(observation_spec, fc_layers, activation, embedding_size, conv_layers, seed)
         seeds = seed if isinstance(seed, initializers.SeedSource) else initializers.SeedSource(seed, "encoder")
         network_spec, _ = action_masks.split(inputs.network_input_spec(observation_spec))
@@ -77,9 +79,18 @@ class ObservationEncoder(tf.keras.layers.Layer):
         return features
 
 
+def _check_activation(activation: Activation) -> None:
+    try:
+        tf.keras.activations.get(activation)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"activation is {activation!r}, expected a Keras name such as 'tanh' or 'relu', or a callable."
+        ) from None
+
+
 def _check_units(fc_layers: Any) -> None:
     is_sequence = isinstance(fc_layers, Sequence) and not isinstance(fc_layers, str)
-    if not is_sequence or not all(isinstance(n, (int, np.integer)) and n > 0 for n in fc_layers):
+    if not is_sequence or not all(isinstance(n, (int, np.integer)) and 0 < n < 2**31 for n in fc_layers):
         raise ValueError(f"fc_layers is {fc_layers!r}, expected a sequence of positive integers such as (64, 64).")
 
 

@@ -12,6 +12,7 @@ from ppo_agent import experience as experience_checks
 from ppo_agent import masking, preprocessing, summaries
 from ppo_agent import returns as return_ops
 from ppo_agent.config import PPOConfig
+from ppo_agent.nest_checks import NestCheck
 from ppo_agent.normalizers import StreamingNormalizer
 
 Nest = Any
@@ -29,6 +30,7 @@ class PPOAdvantages:
     _debug_summaries: bool
     _predict_values: Callable[..., tf.Tensor]
     train_step_counter: tf.Variable
+    time_step_spec: TimeStep
 
     def compute_advantages(self, rewards: Tensor, returns: Tensor, discounts: Tensor, value_preds: Tensor) -> tf.Tensor:
         """Advantages, by generalized advantage estimation if `use_gae`, else returns minus values.
@@ -72,6 +74,7 @@ class PPOAdvantages:
 
     def update_observation_normalizer(self, batched_observations: Nest) -> None:
         """Takes observations (nest of [N, ...] or [B, T, ...]) into the running statistics."""
+        NestCheck("batched_observations", self.time_step_spec.observation).check_shapes(batched_observations, ...)
         if self._observation_normalizer is not None:
             self._observation_normalizer.update(batched_observations)
 

@@ -87,6 +87,8 @@ class PPOConfig:
             # Texts such as "False" are true.
             if not isinstance(value, (bool, np.bool_, int)) or value not in (0, 1):
                 yield f"{name} is {value!r}, expected True or False"
+        if self.jit_compile is not None and not isinstance(self.jit_compile, (bool, np.bool_)):
+            yield f"jit_compile is {self.jit_compile!r}, expected None, True or False"
 
     def _problems(self) -> Iterator[str]:
         for name in _NOT_NEGATIVE:

@@ -14,6 +14,7 @@ from tf_agents.utils import nest_utils, tensor_normalizer
 
 from ppo_agent import action_masks
 from ppo_agent.distributions import ParameterCodec
+from ppo_agent.nest_checks import NestCheck
 from ppo_agent.normalizers import StreamingNormalizer
 
 Nest = Any
@@ -70,6 +71,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
         self._codec = ParameterCodec(actor_network, actor_output_spec) if collect else None
         self._value_network = value_network
         self._stores_state = collect and store_policy_state
+        self._check_observation = NestCheck("observation", time_step_spec.observation)
         self._splitter = splitter_of(actor_network)
         _, mask_spec = action_masks.split(time_step_spec.observation, self._splitter)
         self._mask_layout = None if mask_spec is None else action_masks.MaskLayout(action_spec)
@@ -184,6 +186,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
         )
 
     def _normalized(self, observation: Nest) -> Nest:
+        self._check_observation.check_shapes(observation, ...)
         if self._observation_normalizer is None:
             return observation
         return self._observation_normalizer.normalize(observation)

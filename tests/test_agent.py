@@ -6,6 +6,7 @@ import oracles
 import pytest
 import tensorflow as tf
 from tf_agents.policies import greedy_policy
+from tf_agents.trajectories import time_step as ts
 
 import ppo_agent
 from ppo_agent import update
@@ -103,6 +104,17 @@ def test_update_normalizers_in_train(rng, in_train):
     agent.update_observation_normalizer(tf.ones([2, 3, 3]))
     agent.update_reward_normalizer(tf.ones([2, 3]))
     assert np.any(helpers.state_of(agent)["_reward_normalizer 0"] != after["_reward_normalizer 0"])
+
+
+@pytest.mark.parametrize("options", [CLIP, PLAIN], ids=["with normalisers", "without"])
+def test_observations_of_another_environment_are_refused(options):
+    agent = helpers.make_agent(**options)
+    before = helpers.state_of(agent)
+    with pytest.raises(ValueError, match=r"batched_observations is of shape \(5, 4\), expected shape \(\.\.\., 3\)\."):
+        agent.update_observation_normalizer(tf.ones([5, 4]))
+    with pytest.raises(ValueError, match=r"observation is of shape \(5, 4\), expected shape \(\.\.\., 3\)\."):
+        agent.policy.action(ts.restart(tf.ones([5, 4]), 5))
+    tf.nest.map_structure(np.testing.assert_array_equal, helpers.state_of(agent), before)
 
 
 def test_without_normalizers_updates_do_nothing():

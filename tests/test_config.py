@@ -55,6 +55,7 @@ def test_none_means_off():
         ("num_epochs", None, "num_epochs is None, expected an integer"),
         ("gradient_clipping", "", "gradient_clipping is '', expected a finite number"),
         ("use_gae", "False", "use_gae is 'False', expected True or False"),
+        ("jit_compile", "yes", "jit_compile is 'yes', expected None, True or False"),
         ("normalize_rewards", None, "normalize_rewards is None, expected True or False"),
         ("minibatch_size", -4, "minibatch_size is -4, expected an integer of at least 1"),
     ],

@@ -13,8 +13,8 @@ FOLDERS = {
     "ppo_agent.drivers": ROOT / "drivers",
 }
 
-# Formulas: tensors in, tensors out.
-PURE = {"returns", "losses", "masking", "numpy_nest", "distributions", "observations", "action_masks"}
+# Formulas, and what nests have in common: tensors in, tensors out.
+PURE = {"returns", "losses", "masking", "numpy_nest", "nest_checks", "distributions", "observations", "action_masks"}
 # The binaries and what only they use. Every module of ppo_agent/ that is in neither set belongs to the agent.
 BINARIES = {"train", "evaluate", "presets", "checkpoint", "training"}
 

@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
+from gymnasium import spaces
 from tf_agents.drivers import driver, dynamic_episode_driver, dynamic_step_driver
 from tf_agents.environments import random_tf_environment, tf_py_environment
 from tf_agents.metrics import tf_metrics
@@ -19,6 +20,7 @@ from toy_environments import (
     NumpyCountingPolicy,
     NumpyRememberingPolicy,
     RememberingPolicy,
+    Spaces,
 )
 
 from ppo_agent.drivers import (
@@ -326,8 +328,6 @@ def test_a_tensorflow_environment_of_tf_agents():
 
 
 def test_nested_observations_and_actions():
-    from gymnasium import spaces
-    from toy_environments import Spaces
 
     space = spaces.Dict(a=spaces.Discrete(3), b=spaces.Tuple([spaces.Box(-1, 1, [2], np.float64)]))
 
@@ -357,9 +357,7 @@ def test_nested_observations_and_actions():
 
 def test_observations_of_every_kind_and_size_under_a_policy_in_a_graph():
     """Small ones cross together, large ones alone."""
-    from gymnasium import spaces
     from tf_agents.specs import tensor_spec
-    from toy_environments import Spaces
 
     space = spaces.Dict(
         image=spaces.Box(0, 255, [64, 64, 3], np.uint8),
@@ -419,6 +417,24 @@ def test_a_policy_in_a_graph_draws_its_actions_anew_and_from_the_seed():
         assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "text"),
+    [
+        (spaces.Box(-1, 1, [3]), spaces.Discrete(5), r"observation has shape \(2,\) .*, expected shape \(3,\)"),
+        (spaces.Dict(a=spaces.Box(-1, 1, [2])), spaces.Discrete(5), r"observation is a single tensor, expected a nest"),
+        (spaces.Box(0, 9, [2], np.int32), spaces.Discrete(5), r"observation .* dtype float32, expected .* dtype int32"),
+        (spaces.Box(-1, 1, [2]), spaces.Box(-1, 1, [1]), r"action has shape \(\) .*, expected shape \(1,\)"),
+        (spaces.Box(-1, 1, [2]), spaces.Discrete(3), r"action has values up to 4, expected the environment's: 2\."),
+    ],
+)
+@pytest.mark.parametrize("driver_class", [DynamicEpisodeDriver, DynamicStepDriver])
+def test_a_policy_for_another_environment_is_refused(driver_class, observation_space, action_space, text):
+    policy = make_policy(make_env())
+    env = GymnasiumEnvironment(functools.partial(Spaces, observation_space, action_space))
+    with pytest.raises(ValueError, match="the policy's " + text):
+        driver_class(env, policy)
+
+
 def test_the_random_numbers_of_a_policy_in_a_graph_go_on_from_a_state():
     env = make_env()
     buffer = UniformReplayBuffer(make_policy(env, UniformPolicy).trajectory_spec, env.batch_size)
@@ -442,8 +458,6 @@ def test_the_random_numbers_of_a_policy_in_a_graph_go_on_from_a_state():
 
 
 def test_the_buffer_has_the_sampled_action_and_the_environment_the_clipped_one():
-    from gymnasium import spaces
-    from toy_environments import Spaces
 
     space = spaces.Box(-1, 1, [1], np.float32)
 

@@ -26,6 +26,17 @@ def collect(env, steps, action=None):
     return tf.nest.map_structure(lambda *x: np.stack(x), *rows)
 
 
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("action", [np.zeros(3, np.int64), np.int64(0), np.zeros([2, 1], np.int64)])
+def test_an_action_of_another_shape_steps_nothing(action, in_graph):
+    env = GymnasiumEnvironment(functools.partial(Counter, length=9), num_environments=2)
+    before = env.reset()
+    step = tf.function(env.step) if in_graph else env.step
+    with pytest.raises(ValueError, match=r"action is of shape .*, expected shape \(2,\)\."):
+        step(tf.constant(action))
+    tf.nest.map_structure(np.testing.assert_array_equal, env.current_time_step(), before)
+
+
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
 @pytest.mark.parametrize("terminates", [True, False])
 def test_an_episode_and_the_step_after_it(vectorization, terminates):

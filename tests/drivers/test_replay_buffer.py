@@ -193,6 +193,14 @@ def test_sizes_must_be_positive(argument):
         UniformReplayBuffer(SPEC, **{"batch_size": 2, "max_length": 2, argument: 0})
 
 
+@pytest.mark.parametrize(
+    ("sizes", "text"), [(("a", 2), "sample_batch_size is 'a'"), ((2, -1), "num_steps is -1"), ((0, None), "size is 0")]
+)
+def test_samples_must_have_positive_sizes(filled, sizes, text):
+    with pytest.raises(ValueError, match=rf"{text}, expected a positive int\."):
+        filled[0].get_next(*sizes)
+
+
 def positions(rows, item):
     """Returns where each row of `item` [..., 2] stands in `rows`, (environment, time) [..., 2]."""
     match = np.all(rows["a"] == np.asarray(item["a"])[..., None, None, :], axis=-1)

@@ -91,10 +91,16 @@ def test_embedding_size_must_be_positive() -> None:
         ObservationEncoder(DIALS, embedding_size=0)
 
 
-@pytest.mark.parametrize("fc_layers", [64, "64", (4.5,), ("64",), (0,), (8, -4), None])
+@pytest.mark.parametrize("fc_layers", [64, "64", (4.5,), ("64",), (0,), (8, -4), (10**20,), None])
 def test_units_that_are_no_positive_integers(fc_layers):
     with pytest.raises(ValueError, match=r"fc_layers is .*, expected a sequence of positive integers"):
         ValueNetwork(tf.TensorSpec([3], tf.float32), fc_layers)
+
+
+@pytest.mark.parametrize("activation", ["tanhh", 3])
+def test_an_unknown_activation(activation):
+    with pytest.raises(ValueError, match=rf"activation is {activation!r}, expected a Keras name such as"):
+        ValueNetwork(tf.TensorSpec([3], tf.float32), activation=activation)
 
 
 @pytest.mark.parametrize("spec", [None, {"a": 3}, ["x"]])
