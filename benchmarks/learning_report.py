@@ -122,7 +122,8 @@ def evaluations(runs: Sequence[Run]) -> list[float]:
 def results_table(presets: Runs, peer: Runs) -> list[str]:
     """Lines of the table of presets, a row for each environment."""
     lines = _head("environment", "steps", "seeds", "mean ± std over seeds", "interquartile mean [95 %]",
-                  "minutes a run", "rl-zoo (1 run)", "TF-Agents (3 runs)", "stable-baselines3 here")  # fmt: skip
+                  "minutes a run", "rl-zoo (1 run)", "TF-Agents (3 runs)",
+                  "stable-baselines3 here (seeds)")  # fmt: skip
     for environment, runs in sorted(presets.items()):
         means = evaluations(runs)
         low, high = interval(means)
@@ -136,7 +137,7 @@ def results_table(presets: Runs, peer: Runs) -> list[str]:
             f"{np.median([run.result['wall_time_s'] for run in runs]) / 60:.1f}",
             "" if published.zoo is None else f"{published.zoo:,.1f} ± {published.zoo_std:,.1f}",
             "" if published.tf_agents is None else f"{published.tf_agents:,.1f}",
-            _plus_minus(evaluations(peer[environment])) if environment in peer else "",
+            f"{_plus_minus(evaluations(peer[environment]))} ({len(peer[environment])})" if environment in peer else "",
         ]
         lines.append(_row(*cells))
     return lines

@@ -84,4 +84,5 @@ def _to_tensor(path: str, leaf: Any) -> tf.Tensor:
 
 
 def _names(nest: Nest) -> str:
-    return ", ".join(name for name, _ in nest_utils.flatten_with_joined_paths(nest))
+    names = [name for name, _ in nest_utils.flatten_with_joined_paths(nest)]
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)
