@@ -100,22 +100,22 @@ def collect_numpy(
     Returns:
         The rollout of T >= 0 steps, the time step after it, and the policy state after it.
     """
-    time_steps, actions, infos, states = Columns(), Columns(), Columns(), Columns()
+    time_steps, taken = Columns(), Columns()
     time_steps.append(time_step)
     rows = counted = 0
+    step_type, count = time_step.step_type, stop.count(time_step.step_type)
     while counted < stop.target and rows < stop.maximum_iterations:
         action, info, policy_state = policy.act(time_step, policy_state)
-        counted += stop.count(time_step.step_type)
+        if time_step.step_type is not step_type:  # Usual steps share one array.
+            step_type, count = time_step.step_type, stop.count(time_step.step_type)
+        counted += count
         time_step = env.step_numpy(action)
         time_steps.append(time_step)
-        actions.append(action)
-        infos.append(info)
-        states.append(policy_state)
+        taken.append((action, info, policy_state))
         rows += 1
     if not rows:
         return Rollout(time_steps.stack(), None, None, ()), time_step, policy_state
-    rollout = Rollout(time_steps.stack(), actions.stack(), infos.stack(), states.stack())
-    return rollout, time_step, policy_state
+    return Rollout(time_steps.stack(), *taken.stack()), time_step, policy_state
 
 
 class Chunk(NamedTuple):
