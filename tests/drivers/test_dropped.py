@@ -90,7 +90,8 @@ def test_training_is_that_without_these_rows(rng, keywords, kind):
     experiences = [without_rows(whole, np.arange(15)), without_rows(whole, keep)]
     for agent, experience in zip(agents, experiences, strict=True):
         agent.train(agent.preprocess_sequence(experience))
-    helpers.assert_same_state(*map(helpers.state_of, agents), rtol=1e-5, atol=1e-6)
+    # Adam magnifies the rounding of sums over another number of steps; a row that counts moves parameters by 1e-3.
+    helpers.assert_same_state(*map(helpers.state_of, agents), rtol=1e-5, atol=2e-5)
 
 
 def make_env(fault, **keywords):
