@@ -74,7 +74,8 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learning_report.main()
     text = (docs / "README.md").read_text()
     assert (
-        "| CartPole-v1 | 1,001 | 2 | 490.0 ± 10.0 | 490.0 [480.0, 500.0] | 1.5 | 500.0 ± 0.0 |  | 470.0 ± 0.0 (1) |" in text
+        "| CartPole-v1 | 1,001 | 2 | 490.0 ± 10.0 | 490.0 [480.0, 500.0] | 1.5 | 500.0 ± 0.0 |  | 470.0 ± 0.0 (1) |"
+        in text
     )
     assert "| ALE/Pong-v5 | 0 | 1,000 | 525.00 | 1975.00 | -20.00 | 12 |" in text
     assert "| 2 | 1,250.0 [1,250.0, 1,250.0] (1) |" in text
