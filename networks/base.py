@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.trajectories import StepType
 
-from ppo_agent import action_masks
+from ppo_agent import action_masks, memo
 from ppo_agent.networks.inputs import cast_to_spec, check_fits, network_input_spec, to_rows
 
 
@@ -93,8 +93,8 @@ class ObservationNetwork(network.Network):
 
     def features(self, observation: Any, step_type: Any, network_state: Any) -> Features:
         """Encodes observations [B, ...] or [B, T, ...]; see `Features`."""
-        observation, mask, outer = to_rows(observation, self.input_tensor_spec, self.splitter)
-        rows = _encode(self.encoder, observation)
+        inputs, mask, outer = to_rows(observation, self.input_tensor_spec, self.splitter)
+        rows = memo.remembered(self.encoder, observation, lambda: _encode(self.encoder, inputs))
         if self.memory is None:
             return Features(rows, mask, outer, ())
         sequence_shape = outer if len(outer) == 2 else [outer[0], 1]

@@ -10,7 +10,7 @@ from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
 from tf_agents.utils import common
 
-from ppo_agent import adaptive_kl, distributions, losses, masking, scheduled, summaries
+from ppo_agent import adaptive_kl, distributions, losses, masking, memo, scheduled, summaries
 from ppo_agent.config import PPOConfig
 from ppo_agent.policy import PPOPolicy
 from ppo_agent.update import StepResult
@@ -104,6 +104,8 @@ class PPOObjective:
             policy_state,
         ).loss_info
 
+    # Actor and value network may have a torso in common.
+    @memo.remembering()
     def _evaluate_loss(
         self,
         time_steps: TimeStep,

@@ -12,7 +12,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, policy_step
 from tf_agents.utils import nest_utils, tensor_normalizer
 
-from ppo_agent import action_masks
+from ppo_agent import action_masks, memo
 from ppo_agent.distributions import ParameterCodec
 from ppo_agent.nest_checks import NestCheck
 from ppo_agent.normalizers import StreamingNormalizer
@@ -187,9 +187,10 @@ class PPOPolicy(actor_policy.ActorPolicy):
 
     def _normalized(self, observation: Nest) -> Nest:
         self._check_observation.check_shapes(observation, ...)
-        if self._observation_normalizer is None:
+        normalizer = self._observation_normalizer
+        if normalizer is None:
             return observation
-        return self._observation_normalizer.normalize(observation)
+        return memo.remembered(normalizer, observation, lambda: normalizer.normalize(observation))
 
     def _apply_actor_network(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> Any:
         return self.apply_actor_network(time_step.observation, time_step.step_type, policy_state, training)

@@ -14,7 +14,17 @@ FOLDERS = {
 }
 
 # Formulas, and what nests have in common: tensors in, tensors out.
-PURE = {"returns", "losses", "masking", "numpy_nest", "nest_checks", "distributions", "observations", "action_masks"}
+PURE = {
+    "action_masks",
+    "distributions",
+    "losses",
+    "masking",
+    "memo",
+    "nest_checks",
+    "numpy_nest",
+    "observations",
+    "returns",
+}
 # The binaries and what only they use. Every module of ppo_agent/ that is in neither set belongs to the agent.
 BINARIES = {"train", "evaluate", "presets", "checkpoint", "training"}
 

@@ -1,0 +1,74 @@
+"""Shared work is done once, with the same results, and nothing is remembered beyond its scope."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ppo_agent import memo
+from ppo_agent.networks import ObservationEncoder, shared_networks
+from tests import helpers
+
+
+class CountingEncoder(ObservationEncoder):
+    """Counts how often it is written into a graph."""
+
+    calls = 0
+
+    def call(self, observation: Any) -> tf.Tensor:
+        self.calls += 1
+        return super().call(observation)
+
+
+def test_only_the_same_owner_and_the_same_tensors_share_a_result() -> None:
+    calls: list[str] = []
+    first, second, owner = tf.constant([1.0]), tf.constant([1.0]), object()
+
+    def compute(name: str) -> Any:
+        return lambda: calls.append(name) or name
+
+    with memo.remembering():
+        assert memo.remembered(owner, {"a": first}, compute("a")) == "a"
+        assert memo.remembered(owner, {"a": first}, compute("again")) == "a"
+        assert memo.remembered(owner, {"a": second}, compute("b")) == "b"
+        assert memo.remembered(object(), {"a": first}, compute("c")) == "c"
+        assert memo.remembered(owner, {"a": first, "b": second}, compute("d")) == "d"
+    assert calls == ["a", "b", "c", "d"]
+
+
+def test_nothing_is_remembered_outside_or_afterwards() -> None:
+    owner, tensor = object(), tf.constant(1.0)
+    with memo.remembering():
+        memo.remembered(owner, tensor, lambda: 1)
+    assert memo.remembered(owner, tensor, lambda: 2) == 2
+    with memo.remembering():
+        assert memo.remembered(owner, tensor, lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError), memo.remembering():
+        memo.remembered(owner, tensor, lambda: 1 / 0)
+    assert memo.remembered(owner, tensor, lambda: 4) == 4
+
+
+def trained(rng: np.random.Generator, **keywords: Any) -> tuple[dict[str, np.ndarray], CountingEncoder]:
+    """Trains an agent whose networks share a torso; returns its state and the encoder."""
+    encoder = CountingEncoder(helpers.OBSERVATION, (5,), seed=3)
+    nets = shared_networks(helpers.OBSERVATION, helpers.CONTINUOUS, encoder=encoder, seed=3)
+    optimizer = tf.keras.optimizers.SGD(0.1)
+    agent = helpers.make_agent(nets=nets, optimizer=optimizer, num_epochs=2, **keywords)
+    helpers.prime_normalizers(agent, rng)
+    agent.train(helpers.make_experience(agent, rng))
+    return helpers.state_of(agent), encoder
+
+
+@pytest.mark.parametrize("keywords", [{}, {"normalize_observations": False, "entropy_regularization": 0.1}])
+def test_shared_torso_is_computed_once_and_trained_by_both_losses(
+    keywords: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tf.random.set_seed(0)
+    once, encoder = trained(np.random.default_rng(5), **keywords)
+    calls = encoder.calls
+    monkeypatch.setattr(memo, "remembered", lambda owner, inputs, compute: compute())
+    tf.random.set_seed(0)
+    twice, encoder = trained(np.random.default_rng(5), **keywords)
+    assert encoder.calls == calls + 2  # One for each epoch.
+    helpers.assert_same_state(once, twice, rtol=1e-5, atol=1e-6)
