@@ -104,7 +104,7 @@ class PPOObjective:
             policy_state,
         ).loss_info
 
-    # Actor and value network may have a torso in common.
+    # The networks may have a torso in common.
     @memo.remembering()
     def _evaluate_loss(
         self,

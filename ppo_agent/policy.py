@@ -201,6 +201,8 @@ class PPOPolicy(actor_policy.ActorPolicy):
             variables += tf.nest.flatten(self._observation_normalizer.variables)
         return variables
 
+    # The networks may have a torso in common.
+    @memo.remembering()
     def _distribution(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> policy_step.PolicyStep:
         if self._mask_layout is not None:
             mask = action_masks.split(time_step.observation, self._splitter)[1]

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_agents.trajectories import time_step
 
-from ppo_agent import memo
+from ppo_agent import PPOAgent, memo
 from ppo_agent.networks import ObservationEncoder, shared_networks
 from tests import helpers
 
@@ -49,12 +50,16 @@ def test_nothing_is_remembered_outside_or_afterwards() -> None:
     assert memo.remembered(owner, tensor, lambda: 4) == 4
 
 
-def trained(rng: np.random.Generator, **keywords: Any) -> tuple[dict[str, np.ndarray], CountingEncoder]:
-    """Trains an agent whose networks share a torso; returns its state and the encoder."""
+def make_agent(**keywords: Any) -> tuple[PPOAgent, CountingEncoder]:
+    """An agent whose networks share a torso, and this."""
     encoder = CountingEncoder(helpers.OBSERVATION, (5,), seed=3)
     nets = shared_networks(helpers.OBSERVATION, helpers.CONTINUOUS, encoder=encoder, seed=3)
-    optimizer = tf.keras.optimizers.SGD(0.1)
-    agent = helpers.make_agent(nets=nets, optimizer=optimizer, num_epochs=2, **keywords)
+    return helpers.make_agent(nets=nets, optimizer=tf.keras.optimizers.SGD(0.1), num_epochs=2, **keywords), encoder
+
+
+def trained(rng: np.random.Generator, **keywords: Any) -> tuple[dict[str, np.ndarray], CountingEncoder]:
+    """Trains such an agent; returns its state and the encoder."""
+    agent, encoder = make_agent(**keywords)
     helpers.prime_normalizers(agent, rng)
     agent.train(helpers.make_experience(agent, rng))
     return helpers.state_of(agent), encoder
@@ -72,3 +77,13 @@ def test_shared_torso_is_computed_once_and_trained_by_both_losses(
     twice, encoder = trained(np.random.default_rng(5), **keywords)
     assert encoder.calls == calls + 2  # One for each epoch.
     helpers.assert_same_state(once, twice, rtol=1e-5, atol=1e-6)
+
+
+def test_policy_that_emits_values_computes_a_shared_torso_once(rng: np.random.Generator) -> None:
+    agent, encoder = make_agent(compute_value_and_advantage_in_train=False)
+    observation = helpers.random_observations(rng, helpers.OBSERVATION, (3,))
+    calls = encoder.calls
+    step = agent.collect_policy.action(time_step.restart(observation, 3))
+    assert encoder.calls == calls + 1
+    values, _ = agent.collect_policy.apply_value_network(observation, tf.zeros([3], tf.int32))
+    np.testing.assert_allclose(step.info["value_prediction"], values, rtol=1e-6)
