@@ -188,7 +188,7 @@ def _draw_scaling(records: Sequence[Record], path: Path) -> None:
         return
     plt = _pyplot()
     names = list(dict.fromkeys(record["changed"] for record in records))
-    figure, panels = plt.subplots(1, len(names), figsize=(3.4 * len(names), 2.8), squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(3.4 * len(names), 2.8), squeeze=False, sharey=True)
     for name, axes in zip(names, panels[0], strict=True):
         points = [(r["value"], r["steps_per_second"]) for r in records if r["changed"] == name and "error" not in r]
         axes.plot(*zip(*points, strict=True), "o-", color=_DARK)
