@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,6 @@ from tf_agents.trajectories import time_step
 
 from ppo_agent import PPOAgent, memo
 from ppo_agent.networks import ObservationEncoder, shared_networks
-from tests import helpers
 
 
 class CountingEncoder(ObservationEncoder):
