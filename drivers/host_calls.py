@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 Nest = Any
@@ -23,7 +24,7 @@ def call_on_host(function: Callable[[Nest], Nest], argument: Nest, output_spec: 
         Nest of tensors as `output_spec`.
     """
     if tf.executing_eagerly():
-        return tf.nest.map_structure(tf.convert_to_tensor, function(to_arrays(argument)))
+        return to_tensors(function(to_arrays(argument)))
     specs = tf.nest.flatten(output_spec)
 
     def on_flat_arrays(*arrays: Any) -> list[Any]:
@@ -40,7 +41,15 @@ def call_on_host(function: Callable[[Nest], Nest], argument: Nest, output_spec: 
 
 def to_arrays(values: Nest) -> Nest:
     """Returns the arrays of eager tensors, without a copy where TensorFlow allows it."""
-    return tf.nest.map_structure(lambda x: x.numpy() if tf.is_tensor(x) else x, values)
+    return tf.nest.map_structure(lambda x: x if isinstance(x, np.ndarray) or not tf.is_tensor(x) else x.numpy(), values)
+
+
+def to_tensors(values: Nest) -> Nest:
+    """Returns the tensors of arrays, which may share their memory."""
+    # tf.constant takes two thirds of the time of tf.convert_to_tensor, tf.is_tensor as long as both for an array.
+    return tf.nest.map_structure(
+        lambda x: tf.constant(x) if isinstance(x, np.ndarray) else tf.convert_to_tensor(x), values
+    )
 
 
 def plain(values: Nest) -> Nest:

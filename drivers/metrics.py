@@ -6,9 +6,11 @@ import collections
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory as trajectory_lib
 
+from ppo_agent import scalar_summaries
 from ppo_agent.drivers import host_calls
 
 _FIRST, _LAST = int(ts.StepType.FIRST), int(ts.StepType.LAST)
@@ -66,6 +68,31 @@ class EpisodeStatistics:
         episodes = list(self._unread)
         self._unread.clear()
         return [episode[0] for episode in episodes], [episode[1] for episode in episodes]
+
+    def tf_summaries(self, train_step: Any = None) -> None:
+        """Writes what is known to tf.summary, as TF-Agents' metrics do and under their names.
+
+        These are `Metrics/NumberOfEpisodes`, `Metrics/EnvironmentSteps` and, from the first finished episode on,
+        `Metrics/AverageReturn` and `Metrics/AverageEpisodeLength`, of the last `window` episodes.
+
+        Args:
+            train_step: Where to write them on the horizontal axis; None for TensorFlow's default step.
+
+        Raises:
+            RuntimeError: It is called inside a graph.
+        """
+        if not tf.executing_eagerly():
+            raise RuntimeError("tf_summaries is called inside a graph, expected a call outside of any tf.function.")
+        if not tf.summary.should_record_summaries():
+            return
+        scalars: dict[str, float] = {
+            "Metrics/NumberOfEpisodes": self.num_episodes,
+            "Metrics/EnvironmentSteps": self.num_environment_steps,
+        }
+        if self._recent:
+            scalars["Metrics/AverageReturn"] = self.mean_return()
+            scalars["Metrics/AverageEpisodeLength"] = self.mean_length()
+        scalar_summaries.write_scalars(train_step, **scalars)
 
     def __call__(self, trajectory: trajectory_lib.Trajectory) -> trajectory_lib.Trajectory:
         """Adds one row [B, ...], eagerly or in a graph, and returns it."""

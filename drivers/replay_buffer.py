@@ -79,7 +79,9 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
             ValueError: `items` does not fit the spec, or would overwrite unread rows. Nothing is added then.
         """
         self._check(items, time_dims=1)
-        self._rows.append(tf.nest.map_structure(lambda x: x if tf.is_tensor(x) else np.asarray(x), items))
+        self._rows.append(
+            tf.nest.map_structure(lambda x: x if isinstance(x, np.ndarray | tf.Tensor) else np.asarray(x), items)
+        )
 
     def gather_all(self) -> Nest:
         """Returns all rows as tensors [B, T, ...], the oldest first."""
@@ -155,7 +157,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
 
     def _gather_all(self) -> Nest:
         if tf.executing_eagerly():
-            return tf.nest.map_structure(tf.convert_to_tensor, self._rows.read()[0])
+            return host_calls.to_tensors(self._rows.read()[0])
         return self._read()[0]
 
     def _read(self) -> tuple[Nest, tf.Tensor]:

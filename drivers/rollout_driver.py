@@ -164,7 +164,7 @@ class RolloutDriver(driver.Driver):
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
             rollout = drop_abandoned(rollout._replace(action=action, policy_info=info))
             self._sinks.observe(self._sinks.prepare(rollout))
-        return tf.nest.map_structure(tf.convert_to_tensor, (time_step, policy_state))
+        return host_calls.to_tensors((time_step, policy_state))
 
     def _collect_in_graph(
         self, bounds: tf.Tensor, time_step: ts.TimeStep, policy_state: Nest

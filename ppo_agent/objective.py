@@ -10,7 +10,7 @@ from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
 from tf_agents.utils import common
 
-from ppo_agent import adaptive_kl, distributions, losses, masking, memo, scheduled, summaries
+from ppo_agent import adaptive_kl, distributions, losses, masking, memo, scalar_summaries, scheduled, summaries
 from ppo_agent.config import PPOConfig
 from ppo_agent.policy import PPOPolicy
 from ppo_agent.update import StepResult
@@ -220,7 +220,7 @@ class PPOObjective:
             step = self.train_step_counter
             summaries.write_nest_histograms(step, "observations", time_steps.observation)
             averages = {"value_pred_avg": tf.reduce_mean(values), "value_actual_avg": tf.reduce_mean(returns)}
-            summaries.write_scalars(step, **averages, value_estimation_loss=loss)
+            scalar_summaries.write_scalars(step, **averages, value_estimation_loss=loss)
             summaries.write_histograms(step, value_preds=values, value_estimation_error=error)
         return self._check("value_estimation_loss", loss)
 
@@ -317,7 +317,7 @@ class PPOObjective:
         loss = losses.kl_cutoff_loss(tf.reduce_mean(kl_divergence), cutoff, config.kl_cutoff_coef)
         if debug_summaries:
             count = tf.reduce_sum(tf.cast(kl_divergence > cutoff, tf.int64))
-            summaries.write_scalars(self.train_step_counter, kl_cutoff_count=count, kl_cutoff_loss=loss)
+            scalar_summaries.write_scalars(self.train_step_counter, kl_cutoff_count=count, kl_cutoff_loss=loss)
         return loss
 
     def adaptive_kl_loss(self, kl_divergence: Tensor, debug_summaries: bool = False) -> tf.Tensor:
@@ -334,7 +334,7 @@ class PPOObjective:
             return tf.constant(0.0)
         loss = self._adaptive_kl_beta * tf.reduce_mean(kl_divergence)
         if debug_summaries:
-            summaries.write_scalars(self.train_step_counter, adaptive_kl_loss=loss)
+            scalar_summaries.write_scalars(self.train_step_counter, adaptive_kl_loss=loss)
         return loss
 
     def update_adaptive_kl_beta(self, kl_divergence: Tensor) -> Tensor:
@@ -354,7 +354,7 @@ class PPOObjective:
         beta = self._adaptive_kl_beta.assign(adaptive_kl.updated_beta(self._adaptive_kl_beta, factor))
         if self._debug_summaries:
             scalars = {"adaptive_kl_update_factor": factor, "mean_kl_divergence": mean_kl}
-            summaries.write_scalars(self.train_step_counter, **scalars, adaptive_kl_beta=self._adaptive_kl_beta)
+            scalar_summaries.write_scalars(self.train_step_counter, **scalars, adaptive_kl_beta=self._adaptive_kl_beta)
         return beta
 
     def _current_distribution(self, time_steps: TimeStep, training: bool = False, policy_state: Nest = ()) -> Nest:

@@ -11,7 +11,7 @@ from tf_agents.utils import common
 
 from ppo_agent import compilation
 from ppo_agent.compilation import UpdateCompiler
-from ppo_agent.learning import PPOLearning
+from ppo_agent.learning import REPORT_SIZE, PPOLearning, Updated
 
 CLIP = {"importance_ratio_clipping": 0.2, "use_gae": True, "gradient_clipping": 0.5, "entropy_regularization": 0.01}
 
@@ -128,6 +128,9 @@ def test_a_trace_for_each_kind_of_weights_and_no_more(rng):
     assert traces.count == 2
 
 
+UNUSED = Updated(LossInfo(0.0, ()), tf.zeros([REPORT_SIZE]), tf.constant(0, tf.int64))
+
+
 @pytest.mark.parametrize(
     ("keywords", "expected"),
     [
@@ -143,7 +146,7 @@ def test_a_trace_for_each_kind_of_weights_and_no_more(rng):
 def test_who_chooses_xla(rng, keywords, expected):
     agent = helpers.make_agent(**CLIP, **keywords)
     seen = []
-    agent._compiler = lambda *arguments: seen.append(arguments[-1]) or LossInfo(0.0, ())
+    agent._compiler = lambda *arguments: seen.append(arguments[-1]) or UNUSED
     agent.train(helpers.make_experience(agent, rng))
     assert seen == [expected]
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.plugins.scalar import summary_v2
 
-from ppo_agent import summaries
+from ppo_agent import scalar_summaries
 
 KEYWORDS = {"importance_ratio_clipping": 0.2, "use_gae": True, "num_epochs": 3, "entropy_regularization": 0.01}
 
@@ -145,7 +145,7 @@ def test_debug_summaries_change_no_number(rng):
 
 def test_scalars_are_written_as_tensorboard_writes_them() -> None:
     scalars = {"a/b": 1.5, "c": np.float32(-2e-7), "d": float("nan")}
-    entries = summaries.scalars_pb(scalars).value
+    entries = scalar_summaries.scalars_pb(scalars).value
     assert len(entries) == 3
     for entry, (name, value) in zip(entries, scalars.items(), strict=True):
         (expected,) = summary_v2.scalar_pb(name, np.float32(value)).value

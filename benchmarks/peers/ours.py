@@ -119,7 +119,7 @@ class Trainer:
         meter.collected()
         with self._writer.as_default(step=self.agent.train_step_counter):
             self.agent.train(experience)
-            tf.summary.scalar("Metrics/AverageReturn", self.statistics.mean_return())
+            self.statistics.tf_summaries()
             self.agent.train_metrics()  # Waits for the update.
         return meter.updated()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ppo_agent import summaries
+from ppo_agent import scalar_summaries
 from ppo_agent.training.command_line import warn
 from ppo_agent.training.run_directory import RunDirectory
 
@@ -43,7 +43,7 @@ class Events:
             scalars["Metrics/AverageReturn"] = row["episode_return_mean"]
             scalars["Metrics/AverageEpisodeLength"] = row["episode_length_mean"]
         with self.training():
-            summaries.write_scalars(int(row["environment_steps"]), **scalars)
+            scalar_summaries.write_scalars(int(row["environment_steps"]), **scalars)
 
     def write_evaluation(self, mean_return: float, environment_steps: int) -> None:
         """Writes the result of an evaluation into eval/."""

@@ -165,3 +165,52 @@ def test_reset_forgets(rng):
 def test_a_window_must_be_positive(window):
     with pytest.raises(ValueError, match=rf"window is {window!r}, expected a positive int\."):
         EpisodeStatistics(window=window)
+
+
+def written(path):
+    """The scalars of an events file by tag, as (step, value)."""
+    scalars = {}
+    for event in tf.compat.v1.train.summary_iterator(str(path)):
+        for value in event.summary.value:
+            scalars[value.tag] = (event.step, float(tf.make_ndarray(value.tensor)))
+    return scalars
+
+
+def test_tf_summaries_are_those_of_tf_agents_metrics(rng, tmp_path):
+    """But for episodes that TF-Agents counts in the same way: whole ones."""
+    rows = random_rows(rng, 3, 60)
+    ours = EpisodeStatistics(window=7)
+    ours.add_rollout(rows)
+    theirs = [tf_metrics.AverageReturnMetric(batch_size=3, buffer_size=7), tf_metrics.NumberOfEpisodes()]
+    theirs += [tf_metrics.AverageEpisodeLengthMetric(batch_size=3, buffer_size=7), tf_metrics.EnvironmentSteps()]
+    for t in range(60):
+        for metric in theirs:
+            metric(tf.nest.map_structure(lambda x, t=t: tf.constant(x[:, t]), rows))
+    found = []
+    for name, metrics in (("ours", [ours]), ("theirs", theirs)):
+        with tf.summary.create_file_writer(str(tmp_path / name)).as_default(step=12):
+            for metric in metrics:
+                metric.tf_summaries(train_step=345)
+            tf.summary.flush()
+        found.append(written(next((tmp_path / name).iterdir())))
+    assert found[0].keys() == found[1].keys()
+    for tag, (step, value) in found[0].items():
+        assert step == 345
+        assert value == pytest.approx(found[1][tag][1], rel=1e-5)
+
+
+def test_tf_summaries_leave_out_what_is_not_known(tmp_path):
+    statistics = EpisodeStatistics()
+    statistics.tf_summaries()  # Without a writer.
+    with tf.summary.create_file_writer(str(tmp_path)).as_default(step=12):
+        statistics.tf_summaries()
+        tf.summary.flush()
+    assert written(next(tmp_path.iterdir())) == {
+        "Metrics/NumberOfEpisodes": (12, 0),
+        "Metrics/EnvironmentSteps": (12, 0),
+    }
+
+
+def test_tf_summaries_are_refused_in_a_graph():
+    with pytest.raises(RuntimeError, match="inside a graph"):
+        tf.function(EpisodeStatistics().tf_summaries)()
