@@ -170,13 +170,26 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         batch = self._make_batch(trajectory, weights)
         rows, minibatches = self._deal_out(batch, capacity)
         is_undone = jit and capacity is not None
-        result = self._run_epochs(rows, minibatches, jit, is_undone)
-        failed = result.skipped > 0 if is_undone else None
+
+        def take_steps(rows: TrainingBatch, *plan: tf.Tensor) -> tuple[update.EpochsResult, tf.Tensor, tf.Tensor]:
+            result = self._run_epochs(rows, update.Minibatches(minibatches.size, *plan), is_undone)
+            return result, self._report_on(rows, result, is_undone), tf.cast(self.train_step_counter, tf.int64)
+
+        compiled = take_steps
+        if not self._is_distributed():
+            compiled = tf.function(take_steps, jit_compile=jit, autograph=False)
+        result, report, train_step = compiled(rows, *minibatches[1:])
         if not is_undone:
             self._keep_if_last(rows, minibatches, result)
-        mean_kl = self._adapt_beta(rows, failed)
         if self.update_normalizers_in_train:
-            self._update_normalizers(trajectory, failed)
+            self._update_normalizers(trajectory, result.skipped > 0 if is_undone else None)
+        loss, *extra = tf.unstack(result.last[: len(PPOLossInfo._fields) + 1])
+        return Updated(LossInfo(loss, PPOLossInfo(*extra)), report, train_step)
+
+    def _report_on(self, rows: TrainingBatch, result: update.EpochsResult, is_undone: bool) -> tf.Tensor:
+        """Adapts beta and keeps the report."""
+        failed = result.skipped > 0 if is_undone else None
+        mean_kl = self._adapt_beta(rows, failed)
         explained = return_ops.explained_variance(rows.returns, rows.old_values, rows.mask)
         beta = float("nan") if self._adaptive_kl_beta is None else self._adaptive_kl_beta
         skipped = [tf.cast(count, tf.float32) for count in (result.skipped, result.skipped_in_a_row)]
@@ -185,8 +198,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         if failed is not None:
             report = tf.where(failed, tf.concat([self._report[:_AGAIN], [1.0]], axis=0), report)
         self._report.assign(report)
-        loss, *extra = tf.unstack(result.last[: len(PPOLossInfo._fields) + 1])
-        return Updated(LossInfo(loss, PPOLossInfo(*extra)), report, tf.cast(self.train_step_counter, tf.int64))
+        return report
 
     def _make_batch(self, trajectory: Trajectory, weights: Tensor | None) -> TrainingBatch:
         if self._compute_value_and_advantage_in_train:
@@ -219,9 +231,7 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         row_mask = tf.reduce_any(rows.mask, axis=1)
         return rows, update.make_minibatches(row_mask, size, self._config.num_epochs, seed, count)
 
-    def _run_epochs(
-        self, rows: TrainingBatch, minibatches: update.Minibatches, jit: bool, is_undone: bool
-    ) -> update.EpochsResult:
+    def _run_epochs(self, rows: TrainingBatch, minibatches: update.Minibatches, is_undone: bool) -> update.EpochsResult:
         """All gradient steps; if `is_undone`, none where one of them is not sound: then `skipped` is 1."""
         skipped_before = self._report[_IN_A_ROW]
         if self._is_distributed():
@@ -229,26 +239,18 @@ class PPOLearning(PPOAdvantages, PPOObjective):
                 lambda index: self._step(rows, minibatches, index, "agree"), minibatches, skipped_before
             )
         guard, most_skipped = ("none", 1) if is_undone else ("skip", self._config.max_skipped_steps)
-
-        def run(rows: TrainingBatch, skipped_before: tf.Tensor, *plan: tf.Tensor) -> update.EpochsResult:
-            state = self._state_of_steps() if is_undone else []
-            before = [variable.read_value() for variable in state]
-            dealt = update.Minibatches(minibatches.size, *plan)
-            result = update.run_epochs(
-                lambda index: self._step(rows, dealt, index, guard),
-                dealt.num_steps,
-                len(STEP_REPORT),
-                self._is_near,
-                skipped_before,
-                most_skipped,
-            )
-            update.put_back(state, before, result.skipped > 0)
-            return result
-
-        nothing_before = tf.zeros_like(skipped_before)
-        return tf.function(run, jit_compile=jit, autograph=False)(
-            rows, nothing_before if is_undone else skipped_before, *minibatches[1:]
+        state = self._state_of_steps() if is_undone else []
+        before = [variable.read_value() for variable in state]
+        result = update.run_epochs(
+            lambda index: self._step(rows, minibatches, index, guard),
+            minibatches.num_steps,
+            len(STEP_REPORT),
+            self._is_near,
+            tf.zeros_like(skipped_before) if is_undone else skipped_before,
+            most_skipped,
         )
+        update.put_back(state, before, result.skipped > 0)
+        return result
 
     def _state_of_steps(self) -> list[tf.Variable]:
         """What gradient steps change."""

@@ -138,13 +138,12 @@ def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:
     Returns:
         The same structure and shapes.
     """
-    flat_mask = tf.reshape(mask, [-1])
+    shape, flat_mask = tf.shape(mask), tf.reshape(mask, [-1])
     rows = tf.range(tf.size(flat_mask))
     source = tf.where(flat_mask, rows, tf.argmax(tf.cast(flat_mask, tf.int32), output_type=tf.int32))
 
     def replace(tensor: tf.Tensor) -> tf.Tensor:
-        flat = tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[2:]], axis=0))
-        replaced = tf.reshape(tf.gather(flat, source), tf.shape(tensor))
-        return tf.ensure_shape(replaced, tensor.shape)
+        replaced = tf.gather(tf.reshape(tensor, [-1, *tensor.shape[2:]]), source)
+        return tf.ensure_shape(tf.reshape(replaced, tf.concat([shape, tensor.shape[2:]], axis=0)), tensor.shape)
 
     return tf.nest.map_structure(replace, nest)

@@ -200,12 +200,7 @@ def as_weights(weights: Tensor | None, like: Tensor) -> tf.Tensor | None:
 
 def flatten_time(batch: TrainingBatch) -> TrainingBatch:
     """Turns B rows of T steps into B * T rows of a single step, [B * T, 1, ...]."""
-
-    def flatten(tensor: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(tensor, tf.concat([[-1, 1], tf.shape(tensor)[2:]], axis=0))
-
-    flat = tf.nest.map_structure(flatten, batch)
-    return tf.nest.map_structure(lambda f, t: tf.ensure_shape(f, [None, 1, *t.shape[2:]]), flat, batch)
+    return tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [-1, 1, *tensor.shape[2:]]), batch)
 
 
 def pad_rows(batch: TrainingBatch, axis: int, size: Tensor) -> TrainingBatch:
@@ -248,14 +243,6 @@ def cut_into_sequences(batch: TrainingBatch, length: int | None) -> TrainingBatc
     states = batch.policy_state
     padded = pad_rows(batch._replace(policy_state=()), axis=1, size=count * length)
 
-    def cut(tensor: tf.Tensor) -> tf.Tensor:
-        sequences = tf.reshape(tensor, tf.concat([[-1, length], tf.shape(tensor)[2:]], axis=0))
-        return tf.ensure_shape(sequences, [None, length, *tensor.shape[2:]])
-
-    def first(state: tf.Tensor) -> tf.Tensor:
-        firsts = state[:, ::length]
-        return tf.ensure_shape(
-            tf.reshape(firsts, tf.concat([[-1, 1], tf.shape(state)[2:]], axis=0)), [None, 1, *state.shape[2:]]
-        )
-
-    return tf.nest.map_structure(cut, padded)._replace(policy_state=tf.nest.map_structure(first, states))
+    firsts = tf.nest.map_structure(lambda state: tf.reshape(state[:, ::length], [-1, 1, *state.shape[2:]]), states)
+    sequences = tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [-1, length, *tensor.shape[2:]]), padded)
+    return sequences._replace(policy_state=firsts)
