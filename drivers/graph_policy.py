@@ -1,8 +1,10 @@
-"""A policy that only TensorFlow can evaluate, called with NumPy arrays: one call of a traced function for each step.
+"""A policy of which only TensorFlow knows what it computes, called with NumPy arrays at each step.
 
-What a call costs beside the policy's own operations decides how fast environments outside of TensorFlow are stepped.
-Calling a `tf.function` takes 200 us and more, a graph that calls Python back 150 us for each crossing; running the
-function as one operation takes 62 us. Each tensor made of an array takes 13 us, so that small ones are packed into one.
+If its graph holds only operations that NumPy has too, NumPy carries them out, see `numpy_program`. Else each step is
+one call of a traced function, and what a call costs beside the policy's own operations decides how fast environments
+outside of TensorFlow are stepped. Calling a `tf.function` takes 200 us and more, a graph that calls Python back 150 us
+for each crossing; running the function as one operation takes 62 us. Each tensor made of an array takes 13 us, so that
+small ones are packed into one.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from tf_agents.trajectories import time_step as ts
 
 from ppo_agent import numpy_nest
 from ppo_agent.drivers import host_calls
+from ppo_agent.drivers.numpy_program import NumpyProgram, numpy_program
 from ppo_agent.drivers.rollout import NumpyPolicy
 from ppo_agent.drivers.seeded_actions import seeded_action
 
@@ -42,17 +45,19 @@ def on_arrays(policy: tf_policy.TFPolicy) -> NumpyPolicy:
 class GraphPolicy:
     """Acts on NumPy arrays as a TensorFlow policy does; a `NumpyPolicy`.
 
-    Actions are drawn with stateless random numbers, whose seed follows from TensorFlow's when this is made.
+    Actions are drawn with random numbers of its own, whose seed follows from TensorFlow's when this is made.
 
     Args:
         policy: With or without state.
+        in_numpy: Whether the policy's operations may be carried out in NumPy.
     """
 
-    def __init__(self, policy: tf_policy.TFPolicy) -> None:
-        self._policy = policy
-        # How to pack time steps, and what to call with them, by batch size.
-        self._prepared: dict[int, tuple[_Packing, Callable[..., list[tf.Tensor]]]] = {}
-        self._flatten_state = numpy_nest.flattener(host_calls.plain(policy.policy_state_spec))
+    def __init__(self, policy: tf_policy.TFPolicy, in_numpy: bool = True) -> None:
+        self._policy, self._in_numpy = policy, in_numpy
+        self._prepared: dict[int, NumpyProgram | _Graph] = {}  # By batch size.
+        self._noise: dict[str, Any] = {}
+        time_step_spec, state_spec = host_calls.plain((policy.time_step_spec, policy.policy_state_spec))
+        self._flatten_time_step, self._flatten_state = map(numpy_nest.flattener, (time_step_spec, state_spec))
         step_spec = host_calls.plain((policy.action_spec, policy.info_spec, policy.policy_state_spec))
         self._pack_step = numpy_nest.packer(step_spec)
         with tf.init_scope():
@@ -60,7 +65,9 @@ class GraphPolicy:
         self._count = 0
 
     def refresh(self) -> None:
-        """Does nothing: the policy's variables are read at every step."""
+        """Reads the policy's variables, where NumPy carries its operations out."""
+        for prepared in self._prepared.values():
+            prepared.refresh()
 
     def initial_state(self, batch_size: int) -> Nest:
         """Returns the policy state before the first step, a nest of arrays [batch_size, ...]; () for none."""
@@ -69,7 +76,7 @@ class GraphPolicy:
         return host_calls.to_arrays(host_calls.plain(self._policy.get_initial_state(batch_size)))
 
     def act(self, time_step: ts.TimeStep, state: Nest) -> tuple[Nest, Nest, Nest]:
-        """Returns fresh arrays (action, policy info, next policy state).
+        """Returns arrays (action, policy info, next policy state), not to be written to.
 
         Args:
             time_step: Arrays [B, ...], not to be written to afterwards.
@@ -77,33 +84,70 @@ class GraphPolicy:
         """
         batch_size = len(time_step.step_type)
         if batch_size not in self._prepared:
-            self._prepared[batch_size] = self._prepare(time_step, state)
-        packing, call = self._prepared[batch_size]
-        packed = packing.pack(time_step, (self._count, self._seed))
+            self._prepare(batch_size, time_step, state)
+        seed = np.array([self._count, self._seed], np.int32)
         self._count = (self._count + 1) % _MOST_STEPS
-        tensors = call([*packed, *self._flatten_state(state)])
-        return self._pack_step(iter([tensor.numpy() for tensor in tensors]))
+        leaves = [*self._flatten_time_step(time_step), *self._flatten_state(state), seed]
+        return self._pack_step(iter(self._prepared[batch_size](leaves)))
 
-    def get_state(self) -> dict[str, int]:
+    def get_state(self) -> dict[str, Any]:
         """Returns where the random numbers are, for `set_state` of another one."""
-        return {"seed": self._seed, "count": self._count}
+        noise = self._noise | {
+            str(size): program.get_state()
+            for size, program in self._prepared.items()
+            if isinstance(program, NumpyProgram)
+        }
+        return {"seed": self._seed, "count": self._count, "noise": noise}
 
-    def set_state(self, state: dict[str, int]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Goes on with the random numbers from where `get_state` was called."""
-        self._seed, self._count = state["seed"], state["count"]
+        self._seed, self._count, self._noise = state["seed"], state["count"], dict(state.get("noise", {}))
+        for batch_size in self._prepared:
+            self._continue(batch_size)
 
-    def _prepare(self, time_step: ts.TimeStep, state: Nest) -> tuple[_Packing, Callable[..., list[tf.Tensor]]]:
+    def _prepare(self, batch_size: int, time_step: ts.TimeStep, state: Nest) -> None:
         """Traces the policy for a batch size."""
-        time_step_spec, state_spec = tf.nest.map_structure(_spec_of, (time_step, state))
-        packing = _Packing(time_step_spec)
 
-        def act_in_graph(packed: list[tf.Tensor], state: Nest) -> list[tf.Tensor]:
-            time_step, seed = packing.unpack(packed)
+        def act_in_graph(time_step: ts.TimeStep, state: Nest, seed: tf.Tensor) -> list[tf.Tensor]:
             step = seeded_action(self._policy, time_step, state, seed)
             return tf.nest.flatten((step.action, step.info, step.state))
 
-        function = tf.function(act_in_graph, input_signature=(packing.specs, state_spec), autograph=False)
-        return packing, _as_one_operation(function.get_concrete_function())
+        example = (time_step, state, np.array([0, self._seed], np.int32))
+        program = numpy_program(act_in_graph, example, (self._seed, batch_size)) if self._in_numpy else None
+        self._prepared[batch_size] = program or _Graph(act_in_graph, example)
+        self._continue(batch_size)
+
+    def _continue(self, batch_size: int) -> None:
+        """Goes on with the random numbers of another object, if it had any for this batch size."""
+        program = self._prepared[batch_size]
+        if isinstance(program, NumpyProgram) and str(batch_size) in self._noise:
+            program.set_state(self._noise.pop(str(batch_size)))
+
+
+class _Graph:
+    """Calls a function of a nest as one operation.
+
+    Args:
+        function: Of tensors.
+        example: Its arguments, nests of arrays.
+    """
+
+    def __init__(self, function: Callable[..., list[tf.Tensor]], example: tuple[Nest, ...]) -> None:
+        specs = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), example)
+        self._packing = packing = _Packing(tf.nest.flatten(specs))
+
+        def call_packed(*packed: tf.Tensor) -> list[tf.Tensor]:
+            return function(*tf.nest.pack_sequence_as(specs, packing.unpack(packed)))
+
+        traced = tf.function(call_packed, input_signature=packing.specs, autograph=False)
+        self._call = _as_one_operation(traced.get_concrete_function())
+
+    def refresh(self) -> None:
+        """Does nothing: variables are read at every step."""
+
+    def __call__(self, leaves: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the function's results for arguments given flat."""
+        return [tensor.numpy() for tensor in self._call(self._packing.pack(leaves))]
 
 
 def _as_one_operation(function: Any) -> Callable[..., list[tf.Tensor]]:
@@ -124,42 +168,37 @@ def _as_one_operation(function: Any) -> Callable[..., list[tf.Tensor]]:
 
 
 class _Packing:
-    """Puts a seed and the small leaves of a time step into one vector of bytes; large ones stay as they are.
+    """Puts small arrays into one vector of bytes; large ones stay as they are.
 
     Args:
-        spec: `TimeStep` of `tf.TensorSpec` [B, ...].
+        specs: `tf.TensorSpec` of each.
 
     Attributes:
         specs: Of what `pack` returns.
     """
 
-    def __init__(self, spec: ts.TimeStep) -> None:
-        self._spec, leaves = spec, tf.nest.flatten(spec)
-        self._flatten = numpy_nest.flattener(spec)
-        self._is_small = [_num_bytes(leaf) < _LARGE for leaf in leaves]
-        self._parts = [tf.TensorSpec([2], tf.int32), *(leaf for leaf in leaves if _num_bytes(leaf) < _LARGE)]
+    def __init__(self, specs: list[tf.TensorSpec]) -> None:
+        self._is_small = [_num_bytes(spec) < _LARGE for spec in specs]
+        self._parts = [spec for spec, is_small in zip(specs, self._is_small, strict=True) if is_small]
         self._sizes = [_num_bytes(part) for part in self._parts]
-        large = [leaf for leaf in leaves if _num_bytes(leaf) >= _LARGE]
+        large = [spec for spec, is_small in zip(specs, self._is_small, strict=True) if not is_small]
         self.specs = [tf.TensorSpec([sum(self._sizes)], tf.uint8), *large]
 
-    def pack(self, time_step: ts.TimeStep, seed: tuple[int, int]) -> list[np.ndarray]:
-        """Returns the vector and the large leaves."""
-        leaves, seed_bytes = self._flatten(time_step), np.array(seed, np.int32).tobytes()
-        small = [x.tobytes() for x, is_small in zip(leaves, self._is_small, strict=True) if is_small]
-        vector = np.frombuffer(b"".join([seed_bytes, *small]), np.uint8)
-        return [vector, *(x for x, is_small in zip(leaves, self._is_small, strict=True) if not is_small)]
+    def pack(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the vector and the large arrays."""
+        small, large = [], []
+        for array, is_small in zip(arrays, self._is_small, strict=True):
+            if is_small:
+                small.append(array.tobytes())
+            else:
+                large.append(array)
+        return [np.frombuffer(b"".join(small), np.uint8), *large]
 
-    def unpack(self, packed: list[tf.Tensor]) -> tuple[ts.TimeStep, tf.Tensor]:
-        """Returns the time step and the seed, int32 [2]."""
-        parts = tf.split(packed[0], self._sizes)
-        seed, *small_leaves = map(_from_bytes, parts, self._parts)
-        small, large = iter(small_leaves), iter(packed[1:])
-        leaves = [next(small if is_small else large) for is_small in self._is_small]
-        return tf.nest.pack_sequence_as(self._spec, leaves), seed
-
-
-def _spec_of(array: Any) -> tf.TensorSpec:
-    return tf.TensorSpec(array.shape, array.dtype)
+    def unpack(self, packed: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
+        """Returns the tensors."""
+        small = map(_from_bytes, tf.split(packed[0], self._sizes), self._parts)
+        large = iter(packed[1:])
+        return [next(small if is_small else large) for is_small in self._is_small]
 
 
 def _num_bytes(spec: tf.TensorSpec) -> int:

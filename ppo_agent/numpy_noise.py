@@ -15,13 +15,13 @@ class NoiseBlock:
     """Random numbers for one head, drawn for many steps at once.
 
     Args:
-        kind: 'normal' or 'gumbel'.
+        kind: 'normal', 'uniform' in [0, 1) or 'gumbel'.
         shape: of the numbers for one row of the batch.
         seed: of the generator.
     """
 
     def __init__(self, kind: str, shape: tuple[int, ...], seed: np.random.SeedSequence) -> None:
-        self._draw = {"normal": _draw_normal, "gumbel": _draw_gumbel}[kind]
+        self._draw = {"normal": _draw_normal, "uniform": _draw_uniform, "gumbel": _draw_gumbel}[kind]
         self._shape = shape
         self._generator = np.random.default_rng(seed)
         self._start: dict[str, Any] = dict(self._generator.bit_generator.state)
@@ -55,11 +55,17 @@ class NoiseBlock:
         self._start = state["generator"]
         if state["batch_size"]:
             self._fill(state["batch_size"])
+        else:  # Nothing was drawn yet.
+            self._block, self._batch_size = np.empty((0, 0), np.float32), 0
         self._position = state["position"]
 
 
 def _draw_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return generator.standard_normal(shape, np.float32)
+
+
+def _draw_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return generator.random(shape, np.float32)
 
 
 def _draw_gumbel(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -22,6 +22,7 @@ PURE = {
     "memo",
     "nest_checks",
     "numpy_nest",
+    "numpy_noise",
     "observations",
     "returns",
 }

@@ -263,6 +263,15 @@ def test_noise_never_repeats_and_large_batches_draw_few_steps_at_once(kind: str)
     assert block.next(2**18).shape == (2**18, 3)
 
 
+def test_noise_goes_back_to_where_nothing_was_drawn_yet() -> None:
+    used, fresh = (NoiseBlock("normal", (3,), np.random.SeedSequence(0)) for _ in range(2))
+    state = used.get_state()
+    used.next(2)
+    used.set_state(state)
+    # Into the second block.
+    np.testing.assert_array_equal([used.next(2) for _ in range(1100)], [fresh.next(2) for _ in range(1100)])
+
+
 def test_gumbel_noise_has_its_mean_and_variance() -> None:
     noise = NoiseBlock("gumbel", (1,), np.random.SeedSequence(0)).next(200_000)
     np.testing.assert_allclose(noise.mean(), np.euler_gamma, atol=0.02)
