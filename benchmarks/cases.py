@@ -74,8 +74,10 @@ _ALL = (OURS, "stable-baselines3", "tf-agents", "sbx-rl")
 CASES = {
     "W1": Case("W1", (*_ALL, "tf-agents (driver)"), targets={"stable-baselines3": 4.0, "tf-agents": 10.0}),
     "W1g": Case("W1g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 2.0}, rounds=2),
+    "W1t": Case("W1t", (OURS, "stable-baselines3"), targets={"stable-baselines3": 2.0}, rounds=2),
     "W2": Case("W2", (*_ALL, "tf-agents (driver)"), targets={"stable-baselines3": 6.0, "tf-agents": 14.0}),
     "W2g": Case("W2g", (OURS, "stable-baselines3"), targets={"stable-baselines3": 3.0}, rounds=2),
+    "W2t": Case("W2t", (OURS, "stable-baselines3"), targets={"stable-baselines3": 3.0}, rounds=2),
     "W3s": Case("W3s", _ALL, targets={"stable-baselines3": 12.0}),
     "W3l": Case(
         "W3l",

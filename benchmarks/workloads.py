@@ -26,7 +26,8 @@ class Workload:
         tensor_environment: the environment is made of tensor operations and compiled with the policy.
         images: observations are images 84 x 84 x 4 (uint8) and actions one of six; else 17 numbers and 6 numbers.
         lstm_units: units of an LSTM behind the hidden layer; 0 for none.
-        mirrored: whether this package may use its NumPy copy of the policy; if not, its general way is measured.
+        network: how this package evaluates the policy between steps: 'mirrored', as a copy in NumPy; 'own', for a class
+            that is not known, as its graph in NumPy; 'tensorflow', for one that NumPy lacks an operation of.
         step_cost_s: processor time in seconds that every environment step is made to cost.
     """
 
@@ -43,7 +44,7 @@ class Workload:
     tensor_environment: bool = False
     images: bool = False
     lstm_units: int = 0
-    mirrored: bool = True
+    network: str = "mirrored"
     step_cost_s: float = 0.0
 
     @property
@@ -72,9 +73,11 @@ _LEARNER = dataclasses.replace(_CHEETAH, description="update alone, 2,048 rows i
 
 WORKLOADS = {
     "W1": _CARTPOLE,
-    "W1g": dataclasses.replace(_CARTPOLE, description="W1, a network that NumPy cannot mirror", mirrored=False),
+    "W1g": dataclasses.replace(_CARTPOLE, description="W1, a network of a class of its own", network="own"),
+    "W1t": dataclasses.replace(_CARTPOLE, description="W1, a network that NumPy cannot evaluate", network="tensorflow"),
     "W2": _CHEETAH,
-    "W2g": dataclasses.replace(_CHEETAH, description="W2, a network that NumPy cannot mirror", mirrored=False),
+    "W2g": dataclasses.replace(_CHEETAH, description="W2, a network of a class of its own", network="own"),
+    "W2t": dataclasses.replace(_CHEETAH, description="W2, a network that NumPy cannot evaluate", network="tensorflow"),
     "W3s": _LEARNER,
     "W3l": dataclasses.replace(
         _LEARNER,

@@ -98,6 +98,32 @@ def _matmul(operation: tf.Operation) -> Form:
     return Form((0, 1), lambda a, b: np.dot(a.T if a_t else a, b.T if b_t else b))
 
 
+def _batch_matmul(operation: tf.Operation) -> Form:
+    a_t, b_t = operation.get_attr("adj_x"), operation.get_attr("adj_y")
+    return Form((0, 1), lambda a, b: np.matmul(a.swapaxes(-1, -2) if a_t else a, b.swapaxes(-1, -2) if b_t else b))
+
+
+def _einsum(operation: tf.Operation) -> Form:
+    equation = operation.get_attr("equation").decode()
+    return Form(tuple(range(len(operation.inputs))), lambda *parts: np.einsum(equation, *parts))
+
+
+def _fused_batch_norm(operation: tf.Operation) -> Form:
+    """Its first output only: Keras' layer normalisation is made of it."""
+    channels_last, is_training = operation.get_attr("data_format") == b"NHWC", operation.get_attr("is_training")
+    axis = 3 if channels_last else 1
+    axes, epsilon = tuple({0, 1, 2, 3} - {axis}), np.float32(operation.get_attr("epsilon"))
+    shape = [-1 if i == axis else 1 for i in range(4)]
+
+    def normalize(x: Array, scale: Array, offset: Array, mean: Array, variance: Array) -> list[Array]:
+        if is_training:
+            mean, variance = x.mean(axes), x.var(axes)
+        factor = scale / np.sqrt(variance + epsilon)
+        return [(x - mean.reshape(shape)) * factor.reshape(shape) + offset.reshape(shape)]
+
+    return Form((0, 1, 2, 3, 4), normalize)
+
+
 def _bias_add(operation: tf.Operation) -> Form:
     if operation.get_attr("data_format") != b"NHWC":
         raise UnsupportedError("BiasAdd in another order")
@@ -203,6 +229,13 @@ def _elu(x: Array) -> Array:
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
+def _erf(x: Array) -> Array:
+    """Abramowitz and Stegun, Handbook of Mathematical Functions, formula 7.1.26, to 1.5e-7."""
+    t = 1.0 / (1.0 + 0.3275911 * np.abs(x, dtype=np.float64))
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    return (np.sign(x) * (1.0 - series * np.exp(-np.square(x, dtype=np.float64)))).astype(x.dtype)
+
+
 def _selu(x: Array) -> Array:
     return x.dtype.type(_SELU_SCALE) * np.where(x > 0, x, x.dtype.type(_SELU_ALPHA) * np.expm1(np.minimum(x, 0)))
 
@@ -254,8 +287,8 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Rsqrt": _reciprocal_root, "Reciprocal": np.reciprocal, "Exp": np.exp, "Expm1": np.expm1, "Log": np.log,
     "Log1p": np.log1p, "Sin": np.sin, "Cos": np.cos, "Tanh": np.tanh, "Sigmoid": _sigmoid, "Softplus": _softplus,
     "Softsign": lambda x: x / (1 + np.abs(x)), "Relu": lambda x: np.maximum(x, 0),
-    "Relu6": lambda x: np.clip(x, 0, 6), "Elu": _elu, "Selu": _selu, "Softmax": _softmax,
-    "LogSoftmax": _log_softmax, "ClipByValue": np.clip, "Select": np.where, "SelectV2": np.where,
+    "Relu6": lambda x: np.clip(x, 0, 6), "Elu": _elu, "Selu": _selu, "Erf": _erf, "Erfc": lambda x: 1 - _erf(x),
+    "Softmax": _softmax, "LogSoftmax": _log_softmax, "ClipByValue": np.clip, "Select": np.where, "SelectV2": np.where,
     "Equal": np.equal, "NotEqual": np.not_equal, "Greater": np.greater, "GreaterEqual": np.greater_equal,
     "Less": np.less, "LessEqual": np.less_equal, "LogicalAnd": np.logical_and, "LogicalOr": np.logical_or,
     "LogicalNot": np.logical_not, "ZerosLike": np.zeros_like, "OnesLike": np.ones_like,
@@ -265,7 +298,8 @@ OPERATIONS: dict[str, Callable[[tf.Operation], Form]] = {
 }
 OPERATIONS |= {
     "Reshape": _reshape, "ExpandDims": _reshape, "Squeeze": _reshape, "BroadcastTo": _broadcast_to, "Fill": _fill,
-    "Transpose": _transpose, "MatMul": _matmul, "BiasAdd": _bias_add, "ConcatV2": _concat, "Pack": _pack,
+    "Transpose": _transpose, "MatMul": _matmul, "BatchMatMulV2": _batch_matmul, "Einsum": _einsum,
+    "FusedBatchNormV3": _fused_batch_norm, "BiasAdd": _bias_add, "ConcatV2": _concat, "Pack": _pack,
     "Unpack": _unpack, "Split": _split, "SplitV": _split_by_sizes, "IdentityN": _identities, "Cast": _cast,
     "ArgMax": _argmax, "Sum": _reduction(np.sum), "Mean": _reduction(np.mean), "Max": _reduction(np.max),
     "Min": _reduction(np.min), "All": _reduction(np.all), "Any": _reduction(np.any), "GatherV2": _gather,

@@ -6,6 +6,7 @@ For a small policy, the twenty operations of its graph take NumPy some 15 us, wh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from ppo_agent.drivers.numpy_operations import UnsupportedError, form_of
 from ppo_agent.numpy_noise import NoiseBlock
 
 Array = np.ndarray
+
+_logger = logging.getLogger(__name__)
 
 # What may have a state without having an effect.
 _HARMLESS = {"Placeholder", "ReadVariableOp", "VarHandleOp"}
@@ -168,18 +171,19 @@ def numpy_program(
 
     Returns:
         The program, which takes arguments flat, or None if the function's graph holds something that is not known here,
-        or if NumPy finds another result.
+        or if NumPy finds another result, or none.
     """
     specs = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), example)
     traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+    expected = traced(*tf.nest.map_structure(tf.constant, example))
     try:
         program = NumpyProgram(traced, seed)
-    except UnsupportedError:
+        before = program.get_state()
+        found = program(tf.nest.flatten(example))
+        program.set_state(before)
+    except Exception as error:  # Whatever NumPy has against it, TensorFlow can do it.
+        _logger.debug("The policy is not carried out in NumPy: %r.", error)
         return None
-    expected = traced(*tf.nest.map_structure(tf.constant, example))
-    before = program.get_state()
-    found = program(tf.nest.flatten(example))
-    program.set_state(before)
     agree = all(
         x.dtype == y.dtype.as_numpy_dtype
         and x.shape == tuple(y.shape)

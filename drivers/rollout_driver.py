@@ -38,7 +38,7 @@ class RolloutDriver(driver.Driver):
     The rollout takes one of three ways, which give equal rows for equal actions:
 
     - in Python, if the environment has `step_numpy`: with the policy's NumPy twin where it offers one (`numpy_policy`),
-      else with one call of a traced function for each step;
+      else with its graph carried out in NumPy, else with one call of a traced function for each step;
     - compiled by XLA, if the environment has a true `is_compilable` and the policy consists of operations that XLA
       takes and draws its actions from the distributions that it gives;
     - else in one graph that holds policy and environment.

@@ -26,8 +26,19 @@ from benchmarks import environments, measure, workloads
 from benchmarks.workloads import Workload
 
 
-class GeneralActorNetwork(networks.ActorNetwork):
-    """The same network, but of a type that has no NumPy mirror."""
+class OwnActorNetwork(networks.ActorNetwork):
+    """The same network, but of a class that has no NumPy mirror."""
+
+
+class CheckingActorNetwork(networks.ActorNetwork):
+    """The same network with an operation that NumPy does not have."""
+
+    def call(self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False) -> Any:
+        """Checks the observation."""
+        return super().call(tf.debugging.check_numerics(observation, "observation"), step_type, network_state, training)
+
+
+ACTORS = {"mirrored": networks.ActorNetwork, "own": OwnActorNetwork, "tensorflow": CheckingActorNetwork}
 
 
 def make_networks(observation_spec: Any, action_spec: Any, workload: Workload) -> tuple[Any, Any]:
@@ -37,9 +48,8 @@ def make_networks(observation_spec: Any, action_spec: Any, workload: Workload) -
     memories: list[Any] = [None, None]
     if workload.lstm_units:
         memories = [networks.LSTMMemory(workload.lstm_units) for _ in memories]
-    make_actor = networks.ActorNetwork if workload.mirrored else GeneralActorNetwork
     return (
-        make_actor(observation_spec, action_spec, workload.hidden, memory=memories[0]),
+        ACTORS[workload.network](observation_spec, action_spec, workload.hidden, memory=memories[0]),
         networks.ValueNetwork(observation_spec, workload.hidden, memory=memories[1]),
     )
 

@@ -33,6 +33,14 @@ def reduction(name, keeps):
     return lambda x, y: getattr(raw, name)(input=x, axis=[-1, 0], keep_dims=keeps)
 
 
+def normalized(x, y):
+    x, y = tf.reshape(x, [1, 3, 5, 1]), tf.reshape(y, [3, 5, 1, 1])
+    layer_like = tf.compat.v1.nn.fused_batch_norm(x, tf.ones([1]), tf.zeros([1]), data_format="NHWC")[0]
+    learnt = {"mean": tf.constant([0.2]), "variance": tf.constant([0.7])}
+    trained = tf.compat.v1.nn.fused_batch_norm(y, [1.5], [0.3], **learnt, is_training=False)[0]
+    return tf.reshape(layer_like, [3, 5]) + tf.reshape(trained, [3, 5])
+
+
 # What each operation is called with: x and y are float32 [3, 5], positive where `POSITIVE` says so.
 CASES = {
     **{name: unary(name) for name in ("Abs", "Cos", "Exp", "Expm1", "Neg", "Sigmoid", "Sign", "Sin", "Square", "Tanh")},
@@ -49,6 +57,11 @@ CASES = {
     "Elu": lambda x, y: tf.nn.elu(30 * x),
     "LeakyRelu": lambda x, y: tf.nn.leaky_relu(x, 0.3),
     "Selu": lambda x, y: tf.nn.selu(30 * x),
+    "Erfc": lambda x, y: tf.math.erfc(3 * x),
+    "Erf": lambda x, y: tf.math.erf(3 * x),
+    "BatchMatMulV2": lambda x, y: raw.BatchMatMulV2(x=x[tf.newaxis], y=tf.stack([y, -y]), adj_y=True),
+    "Einsum": lambda x, y: tf.einsum("ij,kj->ik", x, y),
+    "FusedBatchNormV3": normalized,
     "Softsign": lambda x, y: tf.nn.softsign(x),
     "Softplus": lambda x, y: tf.nn.softplus(30 * x),
     "Softmax": lambda x, y: tf.nn.softmax(100 * x),
@@ -268,7 +281,8 @@ def own_networks(observation_spec, action_spec):
 
 def keras_networks(observation_spec, action_spec):
     """As TF-Agents' users write them: layers that have no mirror, with TF-Agents' projections behind."""
-    layers = [tf.keras.layers.Dense(8, name) for name in ("swish", "selu", "softplus", "elu", "sigmoid", "softsign")]
+    layers = [tf.keras.layers.Dense(8, name) for name in ("swish", "selu", "softplus", "elu", "gelu", "softsign")]
+    layers.insert(1, tf.keras.layers.LayerNormalization())
     actor = actor_distribution_network.ActorDistributionNetwork(
         observation_spec,
         action_spec,
