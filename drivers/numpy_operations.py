@@ -15,7 +15,6 @@ import tensorflow as tf
 
 Array = np.ndarray
 
-
 # Klambauer et al., 2017, https://arxiv.org/abs/1706.02515.
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 

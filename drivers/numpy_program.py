@@ -175,7 +175,6 @@ def numpy_program(
     """
     specs = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), example)
     traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-    expected = traced(*tf.nest.map_structure(tf.constant, example))
     try:
         program = NumpyProgram(traced, seed)
         before = program.get_state()
@@ -184,6 +183,8 @@ def numpy_program(
     except Exception as error:  # Whatever NumPy has against it, TensorFlow can do it.
         _logger.debug("The policy is not carried out in NumPy: %r.", error)
         return None
+    # Only now: what has an effect would have it once more.
+    expected = traced(*tf.nest.map_structure(tf.constant, example))
     agree = all(
         x.dtype == y.dtype.as_numpy_dtype
         and x.shape == tuple(y.shape)

@@ -258,6 +258,12 @@ def test_refused(name):
     assert numpy_program(flat(refused_functions()[name]), (np.ones((3, 5), np.float32),), SEED) is None
 
 
+def test_what_has_an_effect_is_not_tried():
+    counter = tf.Variable(0.0)
+    assert numpy_program(lambda x: [x + counter.assign_add(1.0)], (np.ones(3, np.float32),), SEED) is None
+    assert counter.numpy() == 0.0
+
+
 def test_another_result_than_tensorflows_is_refused(monkeypatch):
     x = np.ones((3, 5), np.float32)
     assert numpy_program(flat(tf.tanh), (x,), SEED) is not None
