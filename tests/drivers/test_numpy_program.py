@@ -287,7 +287,9 @@ def own_networks(observation_spec, action_spec):
 
 def keras_networks(observation_spec, action_spec):
     """As TF-Agents' users write them: layers that have no mirror, with TF-Agents' projections behind."""
-    layers = [tf.keras.layers.Dense(8, name) for name in ("swish", "selu", "softplus", "elu", "gelu", "softsign")]
+    initializer = tf.keras.initializers.GlorotUniform(seed=1)  # Without a seed, Keras 2.15 warns of its copies.
+    activations = ("swish", "selu", "softplus", "elu", "gelu", "softsign")
+    layers = [tf.keras.layers.Dense(8, name, kernel_initializer=initializer) for name in activations]
     layers.insert(1, tf.keras.layers.LayerNormalization())
     actor = actor_distribution_network.ActorDistributionNetwork(
         observation_spec,
@@ -300,7 +302,7 @@ def keras_networks(observation_spec, action_spec):
 
 
 def agent_of(make_networks, action):
-    tf.keras.utils.set_random_seed(0)
+    tf.random.set_seed(0)
     nets = make_networks(helpers.OBSERVATION, helpers.ACTIONS[action])
     agent = helpers.make_agent(action_spec=helpers.ACTIONS[action], nets=nets, normalize_observations=True)
     helpers.prime_normalizers(agent, np.random.default_rng(1))
