@@ -133,7 +133,7 @@ class _Graph:
     """
 
     def __init__(self, function: Callable[..., list[tf.Tensor]], example: tuple[Nest, ...]) -> None:
-        specs = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), example)
+        specs = host_calls.specs_of(example)
         self._packing = packing = _Packing(tf.nest.flatten(specs))
 
         def call_packed(*packed: tf.Tensor) -> list[tf.Tensor]:

@@ -65,6 +65,11 @@ def plain(values: Nest) -> Nest:
     return values
 
 
+def specs_of(arrays: Nest) -> Nest:
+    """Returns the `tf.TensorSpec`s of arrays."""
+    return tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), arrays)
+
+
 def with_outer_dims(spec: Nest, *dims: int | None) -> Nest:
     """Returns the specs with `dims` put before their shapes, for instance [B, T]."""
     return tf.nest.map_structure(lambda leaf: tf.TensorSpec([*dims, *leaf.shape], leaf.dtype), spec)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ppo_agent.drivers import host_calls
 from ppo_agent.drivers.numpy_operations import UnsupportedError, form_of
 from ppo_agent.numpy_noise import NoiseBlock
 
@@ -173,8 +174,9 @@ def numpy_program(
         The program, which takes arguments flat, or None if the function's graph holds something that is not known here,
         or if NumPy finds another result, or none.
     """
-    specs = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), example)
-    traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+    traced = tf.function(
+        function, input_signature=host_calls.specs_of(example), autograph=False
+    ).get_concrete_function()
     try:
         program = NumpyProgram(traced, seed)
         before = program.get_state()

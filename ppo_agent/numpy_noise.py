@@ -53,10 +53,7 @@ class NoiseBlock:
         """Draws the block of that state again and goes to the position in it."""
         self._generator.bit_generator.state = state["generator"]
         self._start = state["generator"]
-        if state["batch_size"]:
-            self._fill(state["batch_size"])
-        else:  # Nothing was drawn yet.
-            self._block, self._batch_size = np.empty((0, 0), np.float32), 0
+        self._fill(state["batch_size"])  # For a batch size of 0, where nothing was drawn yet, it draws nothing.
         self._position = state["position"]
 
 
