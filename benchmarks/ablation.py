@@ -15,14 +15,16 @@ from typing import Any
 from unittest import mock
 
 
-from ppo_agent import advantages, masking, preprocessing, returns, train
+from ppo_agent import advantages, train
+from ppo_agent.maths import masking, returns
+from ppo_agent.learner import batches
 import tensorflow as tf
 
 Tensor = Any
 
 _compute = advantages.PPOAdvantages.compute_return_and_advantage
 _update_normalizers = advantages.PPOAdvantages._update_normalizers
-_make_batch = preprocessing.make_batch
+_make_batch = batches.make_batch
 _normalize_advantages = masking.normalize_advantages
 
 
@@ -85,16 +87,16 @@ ABLATIONS: dict[str, Patches] = {
     "1": ((advantages.PPOAdvantages, "compute_return_and_advantage", _bootstrap_from_the_last_but_one),),
     "2": ((returns, "cut_at_episode_ends", _end_without_value),),
     "minibatch_statistics": (
-        (preprocessing, "make_batch", _normalize_over_valid_rows),
+        (batches, "make_batch", _normalize_over_valid_rows),
         (masking, "normalize_advantages", _keep_advantages),
     ),
     "3": (
-        (preprocessing, "make_batch", _normalize_over_all_rows),
+        (batches, "make_batch", _normalize_over_all_rows),
         (masking, "normalize_advantages", _keep_advantages),
         (advantages.PPOAdvantages, "_update_normalizers", _take_in_all_rewards),
     ),
     "4": (
-        (preprocessing, "make_batch", _deal_out_all_rows),
+        (batches, "make_batch", _deal_out_all_rows),
         (masking, "normalize_advantages", _normalize_where_known),
     ),
 }

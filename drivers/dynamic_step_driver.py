@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.drivers.rollout_driver import RolloutDriver, check_count
+from ppo_agent.common.types import Nest
 
-Nest = Any
+from .rollout_driver import RolloutDriver, check_count
 
 
 class DynamicStepDriver(RolloutDriver):

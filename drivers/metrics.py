@@ -10,8 +10,7 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory as trajectory_lib
 
-from ppo_agent import scalar_summaries
-from ppo_agent.drivers import host_calls
+from ppo_agent.common import host_calls, scalar_summaries
 
 _FIRST, _LAST = int(ts.StepType.FIRST), int(ts.StepType.LAST)
 _MOST_UNREAD = 100_000

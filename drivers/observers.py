@@ -16,10 +16,11 @@ from tf_agents.metrics import tf_metric
 from tf_agents.replay_buffers import replay_buffer
 from tf_agents.trajectories import policy_step
 
-from ppo_agent.drivers import host_calls
-from ppo_agent.drivers.rollout import Rollout, to_trajectory
+from ppo_agent.common import host_calls
+from ppo_agent.common.types import Nest
 
-Nest = Any
+from .rollouts.rollout import Rollout, to_trajectory
+
 Observer = Callable[[Any], Any]
 
 

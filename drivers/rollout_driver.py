@@ -12,22 +12,17 @@ from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.drivers import compiled_rollout, host_calls
-from ppo_agent.drivers.dropped import drop_abandoned
-from ppo_agent.drivers.graph_policy import GraphPolicy, on_arrays
-from ppo_agent.drivers.lane_rollout import collect_in_lanes
-from ppo_agent.drivers.observers import Observed, Observers
-from ppo_agent.drivers.rollout import (
-    NumpyEnvironment,
-    NumpyPolicy,
-    StopRule,
-    collect_in_graph,
-    collect_numpy,
-)
-from ppo_agent.drivers.soundness import check_rollout
-from ppo_agent.nest_checks import NestCheck
+from ppo_agent.common import host_calls
+from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.types import Nest
 
-Nest = Any
+from .array_policies.graph_policy import GraphPolicy, on_arrays
+from .faults.soundness import check_rollout
+from .observers import Observed, Observers
+from .rollouts import compiled_loop
+from .rollouts.dropped import drop_abandoned
+from .rollouts.lane_rollout import collect_in_lanes
+from .rollouts.rollout import NumpyEnvironment, NumpyPolicy, StopRule, collect_in_graph, collect_numpy
 
 NO_LIMIT = np.iinfo(np.int32).max
 
@@ -75,7 +70,7 @@ class RolloutDriver(driver.Driver):
         )
         self._compiled = None
         if getattr(env, "is_compilable", False):
-            self._compiled = compiled_rollout.CompiledRollout(env, policy, counts_boundaries, expected_rows)
+            self._compiled = compiled_loop.CompiledRollout(env, policy, counts_boundaries, expected_rows)
         # An environment with `step_numpy` is taken to check its time steps itself, as `GymnasiumEnvironment` does.
         self._checks = not hasattr(env, "step_numpy")
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)

@@ -1,5 +1,7 @@
 """The policy network: encoder, memory and heads, composed from the specs."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from ppo_agent import action_masks
-from ppo_agent.networks import base, encoders, heads, images, initializers, inputs
+from ppo_agent.common import action_masks
+
+from . import base, encoders, heads, images, initializers, inputs
 
 
 class ActorNetwork(base.ObservationNetwork):
@@ -19,7 +22,7 @@ class ActorNetwork(base.ObservationNetwork):
     sqrt(2) in hidden layers and 0.01 in the heads, biases zero.
 
     Where the observation is a mapping of `observation` and `action_mask`, and nothing else, categories that the mask
-    does not allow have probability zero; the layout of masks is that of `ppo_agent.action_masks`.
+    does not allow have probability zero; the layout of masks is that of `ppo_agent.common.action_masks`.
 
     Args:
         observation_spec: nest of specs, without outer dimensions. Numbers of any shape are flattened, bounded int32

@@ -1,5 +1,7 @@
 """What the networks of this package have in common: observation -> encoder -> memory -> features."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,8 +10,9 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.trajectories import StepType
 
-from ppo_agent import action_masks, memo
-from ppo_agent.networks.inputs import cast_to_spec, check_fits, network_input_spec, to_rows
+from ppo_agent.common import action_masks, shared_results
+
+from .inputs import cast_to_spec, check_fits, network_input_spec, to_rows
 
 
 class Features(NamedTuple):
@@ -81,7 +84,7 @@ class ObservationNetwork(network.Network):
         """Casts numbers to float32 and calls the network; see `call`."""
         return super().__call__(cast_to_spec(inputs, self.input_tensor_spec), *args, **kwargs)
 
-    def copy(self, **kwargs: Any) -> "ObservationNetwork":
+    def copy(self, **kwargs: Any) -> ObservationNetwork:
         """A network built with the same arguments, but for `kwargs`, with variables of its own.
 
         An encoder or memory that was given as an argument is copied too.
@@ -94,7 +97,7 @@ class ObservationNetwork(network.Network):
     def features(self, observation: Any, step_type: Any, network_state: Any) -> Features:
         """Encodes observations [B, ...] or [B, T, ...]; see `Features`."""
         inputs, mask, outer = to_rows(observation, self.input_tensor_spec, self.splitter)
-        rows = memo.remembered(self.encoder, observation, lambda: _encode(self.encoder, inputs))
+        rows = shared_results.remembered(self.encoder, observation, lambda: _encode(self.encoder, inputs))
         if self.memory is None:
             return Features(rows, mask, outer, ())
         sequence_shape = outer if len(outer) == 2 else [outer[0], 1]

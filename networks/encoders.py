@@ -1,16 +1,19 @@
 """From observations to features: every leaf becomes a vector, the vectors are joined, an MLP follows."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent import action_masks, observations
-from ppo_agent.networks import images, initializers, inputs
+from ppo_agent.common import action_masks, observation_kinds
+
+from . import images, initializers, inputs
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
-LeafKind = observations.LeafKind
+LeafKind = observation_kinds.LeafKind
 
 
 class ObservationEncoder(tf.keras.layers.Layer):
@@ -65,7 +68,7 @@ class ObservationEncoder(tf.keras.layers.Layer):
         names = ("observation_spec", "fc_layers", "activation", "embedding_size", "conv_layers", "seed")
         self._arguments = lambda: dict(zip(names, arguments, strict=True))
 
-    def copy(self, **kwargs: Any) -> "ObservationEncoder":
+    def copy(self, **kwargs: Any) -> ObservationEncoder:
         """An encoder built with the same arguments, but for `kwargs`, and variables of its own."""
         return type(self)(**{**self._arguments(), "name": self.name, **kwargs})
 
@@ -130,7 +133,7 @@ def _leaf_encoder(
     index: int,
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """The encoder of one leaf of `inputs.network_input_spec`, from values [N, ...] to vectors [N, F]."""
-    kind = observations.leaf_kind(spec)
+    kind = observation_kinds.leaf_kind(spec)
     if kind is LeafKind.IMAGE:
         return images.ImageEncoder(spec, conv_layers, seeds, f"image_{index}")
     if kind is LeafKind.CATEGORY:
@@ -164,7 +167,7 @@ class Categories:
     """
 
     def __init__(self, spec: tf.TypeSpec) -> None:
-        counts = np.atleast_1d(observations.num_categories(spec))
+        counts = np.atleast_1d(observation_kinds.num_categories(spec))
         self.minimum = np.broadcast_to(spec.minimum, counts.shape).astype(np.int64)
         self.offsets = np.cumsum(counts) - counts
         self.size = int(counts.sum())

@@ -6,6 +6,8 @@ Probability's that survive TF-Agents' round trip through a replay buffer: `Indep
 faster than `MultivariateNormalDiag`, and has a third of its graph operations.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +17,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
-from ppo_agent import action_masks
-from ppo_agent.networks import distributions, initializers, masks
+from ppo_agent.common import action_masks
+
+from . import action_distributions, initializers, masked_network
 
 Parameters = dict[str, tf.Tensor]
 
@@ -31,7 +34,7 @@ def make_heads(
     state_dependent_std: bool = False,
     squash: bool = False,
     mask_spec: tf.TypeSpec | None = None,
-) -> "list[NormalHead | CategoricalHead]":
+) -> list[NormalHead | CategoricalHead]:
     """The heads for a nest of action specs, in tf.nest's order.
 
     Args:
@@ -140,7 +143,7 @@ class NormalHead(tf.keras.layers.Layer):
         if self.bounds is None:
             normal = tfp.distributions.Normal(**parameters)
         else:
-            normal = distributions.SquashedNormal(**parameters, low=self.bounds[0], high=self.bounds[1])
+            normal = action_distributions.SquashedNormal(**parameters, low=self.bounds[0], high=self.bounds[1])
         return _to_event(normal, self.spec.shape.rank)
 
 
@@ -217,10 +220,10 @@ class CategoricalHead(tf.keras.layers.Layer):
         if len(self.logits_shape) > 1:
             logits = tf.reshape(logits, [-1, *self.logits_shape])
         if action_mask is not None and self.mask_indices is not None:
-            allowed = masks.gather(action_mask, self.mask_indices)
-            logits = tf.where(allowed, logits, masks.impossible_logits(self.possible))
+            allowed = masked_network.gather(action_mask, self.mask_indices)
+            logits = tf.where(allowed, logits, masked_network.impossible_logits(self.possible))
         elif not self.possible.all():
-            logits = tf.where(self.possible, logits, masks.IMPOSSIBLE_LOGIT)
+            logits = tf.where(self.possible, logits, masked_network.IMPOSSIBLE_LOGIT)
         return {"logits": logits}
 
     def distribution(self, parameters: Parameters) -> tfp.distributions.Distribution:
@@ -230,7 +233,7 @@ class CategoricalHead(tf.keras.layers.Layer):
     def _categorical(self, logits: tf.Tensor) -> tfp.distributions.Distribution:
         if not self.minimum.any():
             return tfp.distributions.Categorical(logits=logits, dtype=self.spec.dtype)
-        return distributions.OffsetCategorical(logits, _to_tuples(self.minimum.tolist()), self.spec.dtype)
+        return action_distributions.OffsetCategorical(logits, _to_tuples(self.minimum.tolist()), self.spec.dtype)
 
 
 def _to_event(distribution: tfp.distributions.Distribution, rank: int) -> tfp.distributions.Distribution:

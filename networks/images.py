@@ -1,10 +1,12 @@
 """The encoder of images: scaled pixels, convolutions."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from ppo_agent.networks import initializers
+from . import initializers
 
 # (filters, kernel size, stride) of each convolution.
 ConvLayers = Sequence[tuple[int, int, int]]

@@ -1,5 +1,7 @@
 """Weight initialisation: orthogonal kernels, zero biases, one independent seed for every layer."""
 
+from __future__ import annotations
+
 import math
 import zlib
 from collections.abc import Callable

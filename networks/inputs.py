@@ -1,5 +1,7 @@
 """What networks take: which observations fit, in which dtypes, with which outer dimensions, and where the mask is."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from ppo_agent import action_masks, observations
+from ppo_agent.common import action_masks, observation_kinds
 
-LeafKind = observations.LeafKind
+LeafKind = observation_kinds.LeafKind
 
 
 def network_input_spec(observation_spec: Any, splitter: action_masks.Splitter | None = None) -> Any:
@@ -47,7 +49,7 @@ def _leaf_input_spec(spec: tf.TypeSpec) -> tf.TypeSpec:
         raise ValueError(f"observation_spec: {name} has dtype {spec.dtype.name}, expected numbers.")
     if not spec.shape.is_fully_defined():
         raise ValueError(f"observation_spec: shape {spec.shape} of {name} must be fully defined.")
-    kind = observations.leaf_kind(spec)
+    kind = observation_kinds.leaf_kind(spec)
     if kind is LeafKind.CATEGORY:
         # Both bounds in full, because TF-Agents cannot draw samples where one is a number and the other an array.
         low, high = (np.broadcast_to(bound, spec.shape) for bound in (spec.minimum, spec.maximum))

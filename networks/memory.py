@@ -1,12 +1,14 @@
 """Recurrent layers that start anew inside a sequence wherever an episode does: LSTM and GRU."""
 
+from __future__ import annotations
+
 import abc
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent.networks import initializers, numpy_memory, recurrence
+from . import initializers, numpy_memory, recurrence
 
 
 class Memory(tf.keras.layers.Layer, abc.ABC):

@@ -1,12 +1,14 @@
 """Fully connected layers in NumPy."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-Array = np.ndarray
+from ppo_agent.common.types import Array
 
 
 def _identity(x: Array) -> Array:

@@ -1,15 +1,17 @@
 """The heads of actor networks in NumPy."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent.networks import masks
-from ppo_agent.networks.numpy_dense import NumpyDense
+from ppo_agent.common.types import Array
 
-Array = np.ndarray
+from . import masked_network
+from .numpy_dense import NumpyDense
 
 
 class NumpyHead(Protocol):
@@ -164,7 +166,7 @@ class NumpyCategoricalHead:
     ) -> None:
         self._logits_layer = logits_layer
         self._impossible = None if possible.all() else ~possible
-        self._impossible_logits = masks.impossible_logits(possible)
+        self._impossible_logits = masked_network.impossible_logits(possible)
         self._minimum = minimum if minimum.any() else None
         self._dtype = dtype.as_numpy_dtype
         self._mask_indices = mask_indices
@@ -183,7 +185,7 @@ class NumpyCategoricalHead:
             padded = np.concatenate([mask, np.zeros((len(mask), 1), bool)], axis=1)
             return [np.where(padded[:, self._mask_indices], logits, self._impossible_logits)]
         if self._impossible is not None:
-            logits[:, self._impossible] = masks.IMPOSSIBLE_LOGIT
+            logits[:, self._impossible] = masked_network.IMPOSSIBLE_LOGIT
         return [logits]
 
     def mode(self, parameters: list[Array]) -> Array:

@@ -5,16 +5,18 @@ Calling TensorFlow from Python costs 200 us or more, whatever the size of the ne
 rounding. Hidden layers write into buffers that are kept; everything that is returned belongs to the caller.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from ppo_agent.networks import encoders
-from ppo_agent.networks.numpy_dense import NumpyDense, read
-from ppo_agent.networks.numpy_heads import NumpyHead
+from ppo_agent.common.types import Array
 
-Array = np.ndarray
+from . import encoders
+from .numpy_dense import NumpyDense, read
+from .numpy_heads import NumpyHead
 
 
 class NumpyMemory(Protocol):
@@ -38,7 +40,7 @@ class NumpyTorso:
         memory: after it, or `None`.
     """
 
-    def __init__(self, encoder: "NumpyEncoder", memory: NumpyMemory | None = None) -> None:
+    def __init__(self, encoder: NumpyEncoder, memory: NumpyMemory | None = None) -> None:
         self.encoder = encoder
         self.memory = memory
 
@@ -77,7 +79,7 @@ class NumpyActor:
         self._mask_leaf = mask_leaf
 
     @property
-    def encoder(self) -> "NumpyEncoder":
+    def encoder(self) -> NumpyEncoder:
         """Mirror of the encoder."""
         return self.torso.encoder
 

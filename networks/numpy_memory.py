@@ -1,12 +1,14 @@
 """One step of the recurrent layers in NumPy."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
 
-from ppo_agent.networks.numpy_dense import read
+from ppo_agent.common.types import Array
 
-Array = np.ndarray
+from .numpy_dense import read
 
 
 class NumpyLSTM:

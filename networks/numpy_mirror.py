@@ -1,5 +1,7 @@
 """Finds the NumPy mirror of an actor network: of this package's own, and of TF-Agents' feed-forward one."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,17 +14,13 @@ from tf_agents.networks import (
     normal_projection_network,
 )
 
-from ppo_agent import action_masks
-from ppo_agent.networks import actor_network, encoders, heads, masks, value_network
-from ppo_agent.networks.numpy_dense import NumpyDense, mirror_layers, read
-from ppo_agent.networks.numpy_heads import (
-    DependentScale,
-    FixedScale,
-    NumpyCategoricalHead,
-    NumpyHead,
-    NumpyNormalHead,
-)
-from ppo_agent.networks.numpy_layers import (
+from ppo_agent.common import action_masks
+from ppo_agent.common.types import Array
+
+from . import actor_network, encoders, heads, masked_network, value_network
+from .numpy_dense import NumpyDense, mirror_layers, read
+from .numpy_heads import DependentScale, FixedScale, NumpyCategoricalHead, NumpyHead, NumpyNormalHead
+from .numpy_layers import (
     NumpyActor,
     NumpyCategories,
     NumpyEmbedding,
@@ -33,15 +31,13 @@ from ppo_agent.networks.numpy_layers import (
     NumpyTorso,
 )
 
-Array = np.ndarray
-
 
 def mirror_actor(network: Any) -> NumpyActor | None:
     """Returns the mirror of an actor network whose variables exist; `None` if its kind or a part of it has none.
 
     Exact types are asked for, because a subclass may compute something else.
     """
-    if type(network) is masks.MaskedNetwork:
+    if type(network) is masked_network.MaskedNetwork:
         return _mirror_masked(network)
     if type(network) is actor_network.ActorNetwork:
         torso = mirror_torso(network)
@@ -109,7 +105,7 @@ def _mirror_own_head(head: heads.NormalHead | heads.CategoricalHead) -> NumpyHea
     return NumpyNormalHead(NumpyDense(head.mean_layer), scale, shape, head.spec.dtype, bounds=head.bounds)
 
 
-def _mirror_masked(network: masks.MaskedNetwork) -> NumpyActor | None:
+def _mirror_masked(network: masked_network.MaskedNetwork) -> NumpyActor | None:
     """The mirror of a network of TF-Agents inside; our own needs no wrapper."""
     wrapped = network.network
     if type(wrapped) is not actor_distribution_network.ActorDistributionNetwork:

@@ -1,12 +1,15 @@
 """Actor and value network on one torso."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from ppo_agent import action_masks
-from ppo_agent.networks import actor_network, encoders, images, initializers, inputs, value_network
+from ppo_agent.common import action_masks
+
+from . import actor_network, encoders, images, initializers, inputs, value_network
 
 
 def shared_networks(

@@ -1,12 +1,15 @@
 """The value network: encoder, memory and one output."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from ppo_agent import action_masks
-from ppo_agent.networks import base, encoders, images, initializers
+from ppo_agent.common import action_masks
+
+from . import base, encoders, images, initializers
 
 
 class ValueNetwork(base.ObservationNetwork):

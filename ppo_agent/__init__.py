@@ -4,23 +4,20 @@ The agent is here, the networks are in `ppo_agent.networks`, collection is in `p
 before tensorflow: it sees to it that TensorFlow uses the Keras that TF-Agents needs.
 """
 
+from __future__ import annotations
+
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from ppo_agent import _stack
 
 _stack.prepare()
 
-_CHECKOUT = os.path.dirname(os.path.dirname(__file__))
-if all(os.path.isfile(os.path.join(_CHECKOUT, name)) for name in ("setup.py", "networks/__init__.py")):
-    # `python -m ppo_agent.train` in the checkout takes this folder instead of the installed package, and setup.py maps
-    # networks/ and drivers/ into the package only when it is installed.
-    __path__.append(_CHECKOUT)
+_stack.find_mapped_packages()
 
 if TYPE_CHECKING:
     from ppo_agent.agent import PPOAgent, PPOLossInfo
-    from ppo_agent.nonfinite import NonFiniteUpdateError
+    from ppo_agent.learner.nonfinite import NonFiniteUpdateError
     from ppo_agent.policy import PPOPolicy
     from ppo_agent.variants import PPOClipAgent, PPOKLPenaltyAgent
 
@@ -38,7 +35,7 @@ __all__ = [
 
 # Loaded on first use, so that `import ppo_agent.networks` does not pay for the agent.
 _MODULE_OF = {
-    "NonFiniteUpdateError": "ppo_agent.nonfinite",
+    "NonFiniteUpdateError": "ppo_agent.learner.nonfinite",
     "PPOAgent": "ppo_agent.agent",
     "PPOClipAgent": "ppo_agent.variants",
     "PPOKLPenaltyAgent": "ppo_agent.variants",

@@ -5,17 +5,25 @@ environment variable TF_USE_LEGACY_KERAS is 1 at the time that TensorFlow is imp
 variable must not be set.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib import metadata, util
+from importlib import abc, machinery, metadata, util
+from pathlib import Path
+from types import ModuleType
 
 TF_AGENTS_VERSION = "0.19.0"
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+
+# Where this package lies if it is not installed, and what of it lies beside its own folder there.
+_CHECKOUT = Path(__file__).parents[1]
+_MAPPED = ("networks", "drivers")
 
 # The distributions that install the module `tensorflow`.
 _TENSORFLOW_DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos", "tf-nightly")
@@ -103,6 +111,27 @@ def _quieten() -> None:
         return
     # gym 0.23.0, which TF-Agents imports, prints its entry; it names gymnasium, which ppo_agent uses already.
     notices.notices.pop("0.23.0", None)
+
+
+class _MappedPackages(abc.MetaPathFinder):
+    """Finds networks/ and drivers/ beside this folder, which setup.py maps into the package when it is installed."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> machinery.ModuleSpec | None:
+        """Returns the spec of one of the two, None for everything else."""
+        del path, target
+        package, _, folder = name.rpartition(".")
+        if package != __package__ or folder not in _MAPPED:
+            return None
+        where = _CHECKOUT / folder
+        return util.spec_from_file_location(name, where / "__init__.py", submodule_search_locations=[str(where)])
+
+
+def find_mapped_packages() -> None:
+    """Makes `python -m ppo_agent.train` work in a checkout, where it takes this folder instead of an installed copy."""
+    if all((_CHECKOUT / name).is_file() for name in ("setup.py", *(f"{folder}/__init__.py" for folder in _MAPPED))):
+        sys.meta_path.append(_MappedPackages())
 
 
 def import_tensorflow() -> None:

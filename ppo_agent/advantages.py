@@ -8,15 +8,15 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.trajectories import TimeStep, Trajectory
 
-from ppo_agent import experience as experience_checks
-from ppo_agent import masking, preprocessing, scalar_summaries, summaries
-from ppo_agent import returns as return_ops
+from ppo_agent import summaries
+from ppo_agent.common import scalar_summaries
+from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig
-from ppo_agent.nest_checks import NestCheck
+from ppo_agent.learner import batches, experience_checks
+from ppo_agent.maths import masking
+from ppo_agent.maths import returns as return_ops
 from ppo_agent.normalizers import StreamingNormalizer
-
-Nest = Any
-Tensor = Any
 
 
 class PPOAdvantages:
@@ -100,10 +100,10 @@ class PPOAdvantages:
             values = self._predict_values(observations, experience.step_type, policy_state=state)
             info["value_prediction"] = tf.stop_gradient(values)
         returns, advantages = self.compute_return_and_advantage(
-            preprocessing.next_time_steps_of(experience), info["value_prediction"]
+            batches.next_time_steps_of(experience), info["value_prediction"]
         )
         # What is unknown is 0, the last step's among it, which keeps the length.
-        unknown = preprocessing.rollout_ends(experience)
+        unknown = batches.rollout_ends(experience)
         for name, known in (("return", returns), ("advantage", advantages)):
             info[name] = tf.where(unknown, 0.0, tf.pad(known, [[0, 0], [0, 1]]))
         return experience._replace(policy_info=info)

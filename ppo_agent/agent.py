@@ -15,18 +15,17 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, Trajectory
 from tf_agents.utils import common
 
-from ppo_agent import action_masks
-from ppo_agent.action_masks import Splitter
-from ppo_agent.compilation import UpdateCompiler
+from ppo_agent.common import action_masks
+from ppo_agent.common.action_masks import Splitter
+from ppo_agent.common.types import Nest
 from ppo_agent.config import PPOConfig
-from ppo_agent.distributions import ParameterCodec
+from ppo_agent.learner.compilation import UpdateCompiler
 from ppo_agent.learning import REPORT_SIZE, PPOLearning
+from ppo_agent.maths.distributions import ParameterCodec
+from ppo_agent.maths.schedules import Scheduled
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 from ppo_agent.objective import PPOLossInfo
 from ppo_agent.policy import PPOPolicy, check_is_network, check_output, create_variables, splitter_of
-from ppo_agent.scheduled import Scheduled
-
-Nest = Any
 
 __all__ = ["PPOAgent", "PPOLossInfo"]
 
@@ -140,7 +139,7 @@ class PPOAgent(PPOLearning, TFAgent):
                 minibatches are made and through which gradients flow; needs `store_policy_state`. None takes each row
                 of the experience as one sequence.
             observation_and_action_constraint_splitter: from an observation (or its spec) to what the networks see and
-                the mask of the allowed actions, see `ppo_agent.action_masks`. None recognises a mapping of
+                the mask of the allowed actions, see `ppo_agent.common.action_masks`. None recognises a mapping of
                 `observation` and `action_mask`. Networks that know nothing of masks are wrapped in a `MaskedNetwork`.
             target_kl: `train` makes no further gradient step after one whose minibatch had moved away from the
                 collecting policy by more than 1.5 times this KL divergence (nats, `losses.approximate_kl`); None or 0

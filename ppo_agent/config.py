@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_agent.scheduled import Scheduled
+from ppo_agent.maths.schedules import Scheduled
 
 REWARD_STATISTICS = ("reward", "return")
 

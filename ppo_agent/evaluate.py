@@ -18,14 +18,7 @@ from typing import Any
 from absl import flags
 
 from ppo_agent import _stack
-from ppo_agent.training.command_line import (
-    OK,
-    FlagError,
-    define_common_flags,
-    mistakes_are_flag_errors,
-    run,
-    say,
-)
+from ppo_agent.training.command_line import OK, FlagError, define_common_flags, mistakes_are_flag_errors, run, say
 from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-eval"

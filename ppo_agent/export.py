@@ -16,6 +16,8 @@ the index where the nest is a tuple or list. Recurrent policies have the signatu
 `batch_size` (int32 scalar) to the policy state.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re
@@ -28,7 +30,7 @@ from tf_agents.policies import policy_saver, tf_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
 
-from ppo_agent.atomic_files import UNFINISHED
+from ppo_agent.common.atomic_files import UNFINISHED
 
 
 def export_policy(policy: tf_policy.TFPolicy, directory: str | os.PathLike[str]) -> None:

@@ -12,17 +12,16 @@ from tf_agents.agents import data_converter
 from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import TimeStep, Trajectory
 
-from ppo_agent import experience as experience_checks
-from ppo_agent import masking, optimizers, preprocessing, summaries, update
-from ppo_agent import returns as return_ops
+from ppo_agent import summaries
 from ppo_agent.advantages import PPOAdvantages
-from ppo_agent.compilation import UpdateCompiler, padded_capacity, work_per_row, xla_is_faster
-from ppo_agent.nonfinite import NonFiniteUpdateError, by_path
+from ppo_agent.common.types import Nest, Tensor
+from ppo_agent.learner import batches, experience_checks, optimizers, update
+from ppo_agent.learner.batches import TrainingBatch
+from ppo_agent.learner.compilation import UpdateCompiler, padded_capacity, work_per_row, xla_is_faster
+from ppo_agent.learner.nonfinite import NonFiniteUpdateError, by_path
+from ppo_agent.maths import masking
+from ppo_agent.maths import returns as return_ops
 from ppo_agent.objective import PPOLossInfo, PPOObjective
-from ppo_agent.preprocessing import TrainingBatch
-
-Nest = Any
-Tensor = Any
 
 STEP_REPORT = ("loss", *PPOLossInfo._fields, "entropy", "approx_kl", "gradient_norm")
 # Of `target_kl`, as in OpenAI's Spinning Up.
@@ -202,11 +201,11 @@ class PPOLearning(PPOAdvantages, PPOObjective):
 
     def _make_batch(self, trajectory: Trajectory, weights: Tensor | None) -> TrainingBatch:
         if self._compute_value_and_advantage_in_train:
-            mask = preprocessing.bootstrap_free_mask(trajectory)
+            mask = batches.bootstrap_free_mask(trajectory)
             trajectory = self._preprocess(trajectory)
         else:
-            mask = preprocessing.precomputed_mask(trajectory)
-        batch = preprocessing.make_batch(trajectory, mask, weights, self._codec)
+            mask = batches.precomputed_mask(trajectory)
+        batch = batches.make_batch(trajectory, mask, weights, self._codec)
         if self._debug_summaries:
             normalized = masking.normalize_advantages(batch.advantages, mask)
             summaries.write_nest_histograms(self.train_step_counter, "actions", trajectory.action)
@@ -217,13 +216,13 @@ class PPOLearning(PPOAdvantages, PPOObjective):
         """Rows and plan; rows are padded to `capacity` so that a changing experience keeps its compiled shape."""
         size, sequence_length = self._config.minibatch_size, self._config.sequence_length
         if self._is_recurrent:
-            batch = preprocessing.cut_into_sequences(batch, sequence_length)
+            batch = batches.cut_into_sequences(batch, sequence_length)
         if size is None:
             return batch, update.whole_batch(self._config.num_epochs)
-        rows = batch if self._is_recurrent else preprocessing.flatten_time(batch)
+        rows = batch if self._is_recurrent else batches.flatten_time(batch)
         if capacity is not None:
             pads_time = self._is_recurrent and sequence_length is None
-            rows = preprocessing.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)
+            rows = batches.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)
         seed = tf.stack([self._shuffle_seed, tf.cast(self.train_step_counter, tf.int64)])
         # Replicas synchronise in every step: they must make equally many, whatever their data.
         num_rows = rows.mask.shape[0] if self._is_distributed() else None

@@ -9,10 +9,8 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.utils import tensor_normalizer
 
-from ppo_agent import action_masks
-
-Nest = Any
-Tensor = Any
+from ppo_agent.common import action_masks
+from ppo_agent.common.types import Nest
 
 
 class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):

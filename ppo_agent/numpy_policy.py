@@ -1,5 +1,7 @@
 """A policy that acts in NumPy: observation normaliser, forward pass, memory, sampling and policy info."""
 
+from __future__ import annotations
+
 import itertools
 from typing import Any, NamedTuple
 
@@ -8,11 +10,10 @@ import tensorflow as tf
 from tf_agents.trajectories import StepType, TimeStep
 from tf_agents.utils import tensor_normalizer
 
-from ppo_agent import numpy_nest
+from ppo_agent.common import array_nests
+from ppo_agent.common.types import Array
+from ppo_agent.drivers.array_policies.noise import NoiseBlock
 from ppo_agent.networks import numpy_layers, numpy_mirror
-from ppo_agent.numpy_noise import NoiseBlock
-
-Array = np.ndarray
 
 _FIRST = int(StepType.FIRST)
 _ZERO = np.float32(0.0)
@@ -31,7 +32,7 @@ def make_numpy_policy(
     *,
     policy_state_spec: Any = (),
     value_network: Any = None,
-) -> "NumpyPolicy | None":
+) -> NumpyPolicy | None:
     """Returns a policy that acts as the TensorFlow policy does, without calling TensorFlow.
 
     Args:
@@ -93,20 +94,20 @@ class NumpyPolicy:
         self,
         actor: numpy_layers.NumpyActor,
         critic: numpy_layers.NumpyTorso | None,
-        normalizer: "NumpyNormalizer | None",
+        normalizer: NumpyNormalizer | None,
         specs: PolicySpecs,
         greedy: bool,
     ) -> None:
         self._actor = actor
         self._critic = critic
         self._normalizer = normalizer
-        self._flatten_observation = numpy_nest.flattener(specs.observation)
-        self._pack_action = numpy_nest.packer(specs.action)
-        self._pack_parameters = numpy_nest.packer(specs.info["dist_params"]) if specs.info else None
+        self._flatten_observation = array_nests.flattener(specs.observation)
+        self._pack_action = array_nests.packer(specs.action)
+        self._pack_parameters = array_nests.packer(specs.info["dist_params"]) if specs.info else None
         self._stores_state = "policy_state" in specs.info
         self._state_spec = specs.state
-        self._flatten_state = numpy_nest.flattener(specs.state)
-        self._pack_state = numpy_nest.packer(specs.state)
+        self._flatten_state = array_nests.flattener(specs.state)
+        self._pack_state = array_nests.packer(specs.state)
         self._greedy = greedy
         seeds = np.random.SeedSequence(_tensorflow_seed()).spawn(len(actor.heads))
         self._noise = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
@@ -10,13 +10,13 @@ from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
 from tf_agents.utils import common
 
-from ppo_agent import adaptive_kl, distributions, losses, masking, memo, scalar_summaries, scheduled, summaries
+from ppo_agent import summaries
+from ppo_agent.common import scalar_summaries, shared_results
+from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig
+from ppo_agent.learner.update import StepResult
+from ppo_agent.maths import adaptive_kl, distributions, losses, masking, schedules
 from ppo_agent.policy import PPOPolicy
-from ppo_agent.update import StepResult
-
-Nest = Any
-Tensor = Any
 
 
 class PPOLossInfo(NamedTuple):
@@ -105,7 +105,7 @@ class PPOObjective:
         ).loss_info
 
     # The networks may have a torso in common.
-    @memo.remembering()
+    @shared_results.remembering()
     def _evaluate_loss(
         self,
         time_steps: TimeStep,
@@ -239,9 +239,9 @@ class PPOObjective:
             A scalar.
         """
         del time_steps
-        if not scheduled.is_on(self._config.entropy_regularization):
+        if not schedules.is_on(self._config.entropy_regularization):
             return tf.constant(0.0)
-        loss = scheduled.current(self._config.entropy_regularization) * self._aggregate(-entropy, weights)
+        loss = schedules.current(self._config.entropy_regularization) * self._aggregate(-entropy, weights)
         if debug_summaries:
             summaries.write_histograms(self.train_step_counter, entropy_reg_loss=loss)
         return self._check("entropy_reg_loss", loss)
@@ -393,7 +393,7 @@ class PPOObjective:
     def _epsilon(self) -> Tensor | None:
         """The clipping of importance ratios in force, None if there is none."""
         epsilon = self._config.importance_ratio_clipping
-        return scheduled.current(epsilon) if scheduled.is_on(epsilon) else None
+        return schedules.current(epsilon) if schedules.is_on(epsilon) else None
 
     def _aggregate(self, per_step_loss: Tensor, weights: Tensor) -> tf.Tensor:
         if not self._config.aggregate_losses_across_replicas:

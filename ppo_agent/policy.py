@@ -12,13 +12,11 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, policy_step
 from tf_agents.utils import nest_utils, tensor_normalizer
 
-from ppo_agent import action_masks, memo
-from ppo_agent.distributions import ParameterCodec
-from ppo_agent.nest_checks import NestCheck
+from ppo_agent.common import action_masks, shared_results
+from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.types import Nest, Tensor
+from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.normalizers import StreamingNormalizer
-
-Nest = Any
-Tensor = Any
 
 
 class PPOPolicy(actor_policy.ActorPolicy):
@@ -190,7 +188,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
         normalizer = self._observation_normalizer
         if normalizer is None:
             return observation
-        return memo.remembered(normalizer, observation, lambda: normalizer.normalize(observation))
+        return shared_results.remembered(normalizer, observation, lambda: normalizer.normalize(observation))
 
     def _apply_actor_network(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> Any:
         return self.apply_actor_network(time_step.observation, time_step.step_type, policy_state, training)
@@ -202,7 +200,7 @@ class PPOPolicy(actor_policy.ActorPolicy):
         return variables
 
     # The networks may have a torso in common.
-    @memo.remembering()
+    @shared_results.remembering()
     def _distribution(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> policy_step.PolicyStep:
         if self._mask_layout is not None:
             mask = action_masks.split(time_step.observation, self._splitter)[1]

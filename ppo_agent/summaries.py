@@ -9,11 +9,9 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.utils import eager_utils
 
-from ppo_agent.losses import SurrogateMetrics
-from ppo_agent.scalar_summaries import write_scalars
-
-Nest = Any
-Tensor = Any
+from ppo_agent.common.scalar_summaries import write_scalars
+from ppo_agent.common.types import Nest, Tensor
+from ppo_agent.maths.losses import SurrogateMetrics
 
 _LOSSES = (
     "policy_gradient_loss",

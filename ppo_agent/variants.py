@@ -8,12 +8,11 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
 
-from ppo_agent.action_masks import Splitter
 from ppo_agent.agent import PPOAgent
+from ppo_agent.common.action_masks import Splitter
+from ppo_agent.common.types import Nest
 from ppo_agent.config import number
-from ppo_agent.scheduled import Scheduled
-
-Nest = Any
+from ppo_agent.maths.schedules import Scheduled
 
 
 class PPOClipAgent(PPOAgent):

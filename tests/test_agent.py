@@ -9,7 +9,7 @@ from tf_agents.policies import greedy_policy
 from tf_agents.trajectories import time_step as ts
 
 import ppo_agent
-from ppo_agent import update
+from ppo_agent.learner import update
 
 PLAIN = {"normalize_rewards": False, "normalize_observations": False}
 CLIP = {"importance_ratio_clipping": 0.2, "use_gae": True}

@@ -21,8 +21,9 @@ from tf_agents.networks import (
 )
 from tf_agents.trajectories import StepType
 
-from ppo_agent import PPOClipAgent, action_masks, train
+from ppo_agent import PPOClipAgent, train
 from ppo_agent.checkpoint import TrainingCheckpoint
+from ppo_agent.common import action_masks
 from ppo_agent.drivers import DynamicStepDriver, GymnasiumEnvironment, UniformReplayBuffer
 from ppo_agent.export import export_policy
 from ppo_agent.networks import ActorNetwork, GRUMemory, LSTMMemory, ValueNetwork, shared_networks

@@ -10,7 +10,7 @@ from tf_agents.trajectories import TimeStep
 from tf_agents.trajectories import time_step as ts
 
 import ppo_agent
-from ppo_agent import preprocessing, update
+from ppo_agent.learner import batches, update
 
 PLAIN = {"normalize_rewards": False, "normalize_observations": False}
 GAE = {**PLAIN, "use_gae": True, "lambda_value": 0.9, "discount_factor": 0.95}
@@ -25,7 +25,7 @@ every_agent = pytest.mark.parametrize("name", AGENTS)
 
 
 def next_time_steps(rows):
-    return preprocessing.next_time_steps_of(tf.nest.map_structure(tf.constant, rows))
+    return batches.next_time_steps_of(tf.nest.map_structure(tf.constant, rows))
 
 
 # 1: the final value.
@@ -126,7 +126,7 @@ def test_correction_04_padding_does_not_change_the_loss(rng, name):
 def test_correction_04_get_loss_keeps_the_meaning_of_weights(rng):
     agent = helpers.make_agent(**CLIP, **GAE)
     experience = helpers.make_experience(agent, rng)
-    time_steps = preprocessing.time_steps_of(experience)
+    time_steps = batches.time_steps_of(experience)
     old = helpers.numpy_distribution(experience.policy_info["dist_params"])
     log_probs = tf.constant(old.log_prob([experience.action.numpy()]), tf.float32)
     advantages, returns = (tf.constant(rng.normal(size=(4, 12)), tf.float32) for _ in range(2))

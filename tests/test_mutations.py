@@ -8,10 +8,11 @@ import test_corrections
 import test_objective
 import test_update
 
-from ppo_agent import adaptive_kl, distributions, losses, masking, preprocessing, update
-from ppo_agent import returns as return_ops
 from ppo_agent.advantages import PPOAdvantages
+from ppo_agent.learner import batches, update
 from ppo_agent.learning import PPOLearning
+from ppo_agent.maths import adaptive_kl, distributions, losses, masking
+from ppo_agent.maths import returns as return_ops
 from ppo_agent.objective import PPOObjective
 
 
@@ -98,7 +99,7 @@ def last_step_trained_on(patch):
     def mask(trajectory):
         return masking.transition_mask(trajectory.step_type, trajectory.next_step_type)
 
-    patch.setattr(preprocessing, "bootstrap_free_mask", mask)
+    patch.setattr(batches, "bootstrap_free_mask", mask)
 
 
 def entropy_with_the_wrong_sign(patch):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import ppo_agent
-from ppo_agent import preprocessing
+from ppo_agent.learner import batches
 
 PLAIN = {"normalize_rewards": False, "normalize_observations": False}
 OFF = {**PLAIN, "initial_adaptive_kl_beta": 0.0, "kl_cutoff_factor": None}
@@ -64,7 +64,7 @@ def frozen_targets(agent, experience):
 
 def test_value_clipping_needs_old_value_predictions(rng):
     agent = helpers.make_agent(value_clipping=0.1)
-    time_steps = preprocessing.time_steps_of(helpers.make_experience(agent, rng))
+    time_steps = batches.time_steps_of(helpers.make_experience(agent, rng))
     with pytest.raises(ValueError, match="old_value_predictions is None"):
         agent.value_estimation_loss(time_steps, tf.zeros([4, 12]), tf.ones([4, 12]))
 
@@ -77,7 +77,7 @@ def test_value_clipping_bounds_the_change_of_predictions(rng):
     old, returns = (values + rng.normal(0, 0.3, values.shape).astype(np.float32) for _ in range(2))
     clipped = old + np.clip(values - old, -0.1, 0.1)
     expected = np.mean(np.maximum((returns - values) ** 2, (returns - clipped) ** 2))
-    actual = agent.value_estimation_loss(preprocessing.time_steps_of(rows), returns, tf.ones([4, 12]), old)
+    actual = agent.value_estimation_loss(batches.time_steps_of(rows), returns, tf.ones([4, 12]), old)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 

@@ -9,10 +9,9 @@ from helpers import make_agent, make_networks, state_of
 from tf_agents.trajectories import StepType
 from toy_environments import Noise
 
-from ppo_agent import preprocessing
 from ppo_agent.drivers import DynamicStepDriver, GymnasiumEnvironment, UniformReplayBuffer
+from ppo_agent.learner.batches import TrainingBatch, cut_into_sequences
 from ppo_agent.networks import ActorNetwork, GRUMemory, LSTMMemory, ValueNetwork
-from ppo_agent.preprocessing import TrainingBatch
 
 BATCH, STEPS = 3, 25
 
@@ -142,7 +141,7 @@ def test_cut_into_sequences(rng):
         mask=tf.constant(rng.random((2, length)) < 0.7),
         policy_state={"s": tf.constant(rng.normal(size=(2, length, 3)))},
     )
-    cut_batch = preprocessing.cut_into_sequences(batch, cut)
+    cut_batch = cut_into_sequences(batch, cut)
     expected = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 10], [11, 12, 13, 14], [15, 16, 17, 18], [19, 20, 21, 21]]
     np.testing.assert_array_equal(cut_batch.returns, expected)
     states = batch.policy_state["s"].numpy()[:, [0, 4, 8]].reshape(6, 1, 3)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.plugins.scalar import summary_v2
 
-from ppo_agent import scalar_summaries
+from ppo_agent.common import scalar_summaries
 
 KEYWORDS = {"importance_ratio_clipping": 0.2, "use_gae": True, "num_epochs": 3, "entropy_regularization": 0.01}
 

@@ -15,7 +15,8 @@ from gymnasium.envs import registration
 from toy_environments import Spaces
 
 from ppo_agent import train
-from ppo_agent.training import collection, schedules, session
+from ppo_agent.maths import schedules
+from ppo_agent.training import collection, session
 from ppo_agent.training.metrics_table import COLUMNS
 
 TINY = [

@@ -1,8 +1,10 @@
 """Environments in TensorFlow operations, which a rollout can be compiled with."""
 
-from ppo_agent.drivers.tensorflow_environments.acrobot import TFAcrobot
-from ppo_agent.drivers.tensorflow_environments.base import TensorFlowEnvironment
-from ppo_agent.drivers.tensorflow_environments.cartpole import TFCartPole
-from ppo_agent.drivers.tensorflow_environments.pendulum import TFPendulum
+from __future__ import annotations
+
+from .acrobot import TFAcrobot
+from .base import TensorFlowEnvironment
+from .cartpole import TFCartPole
+from .pendulum import TFPendulum
 
 __all__ = ["TFAcrobot", "TFCartPole", "TFPendulum", "TensorFlowEnvironment"]

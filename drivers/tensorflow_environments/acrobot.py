@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent.drivers.tensorflow_environments import base
+from ppo_agent.common.types import Tensor
 
-Tensor = Any
+from . import base
+
 Columns = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 _GRAVITY = 9.8  # Masses, lengths and moments of inertia of the links are 1.

@@ -11,10 +11,10 @@ import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.drivers import host_calls, spaces
+from ppo_agent.common import host_calls
+from ppo_agent.common.types import Nest, Tensor
 
-Nest = Any
-Tensor = Any
+from ..environments import spaces
 
 _FIRST, _MID, _LAST = (int(x) for x in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
 _MANTISSA_BITS = 53  # of float64

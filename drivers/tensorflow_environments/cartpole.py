@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent.drivers.tensorflow_environments import base
+from ppo_agent.common.types import Tensor
 
-Tensor = Any
+from . import base
 
 _GRAVITY = 9.8
 _POLE_MASS = 0.1

@@ -5,6 +5,8 @@ of everything, `variables.npz` holds the arrays (NumPy's format, without pickles
 files in it are not read.
 """
 
+from __future__ import annotations
+
 from ppo_agent.checkpoint.store import CheckpointError, CheckpointStore
 from ppo_agent.checkpoint.training import CheckpointMismatchError, TrainingCheckpoint
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-Nest = Any
+from ppo_agent.common.types import Nest
 
 
 def describe_specs(nest: Nest) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_agent import atomic_files
 from ppo_agent.checkpoint.manifest import DamagedError, Manifest, package_versions, read_manifest, sha256
+from ppo_agent.common import atomic_files
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ppo_agent import optimizers
+from ppo_agent.learner import optimizers
 
 Variables = dict[str, tf.Variable]
 

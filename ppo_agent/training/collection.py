@@ -10,13 +10,8 @@ from tf_agents.agents import tf_agent
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import Trajectory
 
-from ppo_agent.drivers import (
-    DynamicEpisodeDriver,
-    DynamicStepDriver,
-    EpisodeStatistics,
-    UniformReplayBuffer,
-)
-from ppo_agent.training import environments
+from ppo_agent.drivers import DynamicEpisodeDriver, DynamicStepDriver, EpisodeStatistics, UniformReplayBuffer
+from ppo_agent.training import named_environments
 from ppo_agent.training.settings import Settings
 
 # Episodes that do not end are trained on in parts of this many environment steps.
@@ -82,7 +77,7 @@ class Collector:
         Time step and policy state belong to an environment whose state can be saved too. Others start new episodes.
         """
         state = {"last_steps": self.last_steps, "driver": self._driver.get_state(), "time_step": None}
-        if environments.has_variables(self._env) and self._time_step is not None:
+        if named_environments.has_variables(self._env) and self._time_step is not None:
             state["time_step"] = [np.asarray(x) for x in tf.nest.flatten(self._time_step)]
             state["policy_state"] = [np.asarray(x) for x in tf.nest.flatten(self._policy_state)]
         return state

@@ -10,9 +10,10 @@ import numpy as np
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import StepType
 
-from ppo_agent.drivers import GymnasiumEnvironment, graph_policy
+from ppo_agent.common.types import Nest
+from ppo_agent.drivers import GymnasiumEnvironment
+from ppo_agent.drivers.array_policies import graph_policy
 
-Nest = Any
 # Called with a time step of arrays [B, ...], returns a nest of action arrays [B, ...].
 Act = Callable[[Any], Nest]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ppo_agent import scalar_summaries
+from ppo_agent.common import scalar_summaries
 from ppo_agent.training.command_line import warn
 from ppo_agent.training.run_directory import RunDirectory
 

@@ -11,13 +11,13 @@ from tf_agents.agents import tf_agent
 from tf_agents.environments import tf_environment
 
 from ppo_agent import PPOClipAgent, PPOKLPenaltyAgent, presets
+from ppo_agent.common.observation_kinds import LeafKind, leaf_kind
 from ppo_agent.drivers import EpisodeStatistics
-from ppo_agent.observations import LeafKind, leaf_kind
-from ppo_agent.training import environments
+from ppo_agent.maths.schedules import Schedule, ScheduledValue, make_schedule
+from ppo_agent.training import named_environments
 from ppo_agent.training.collection import Collector
 from ppo_agent.training.networks import make_networks
 from ppo_agent.training.random_state import seed_everything
-from ppo_agent.training.schedules import Schedule, ScheduledValue, make_schedule
 from ppo_agent.training.settings import Settings
 
 ADAM_EPSILON = 1e-5
@@ -52,7 +52,7 @@ def build(env_name: str, settings: Settings, seed: int, steps_before: int = 0) -
         ValueError: likewise.
     """
     seed_everything(seed)
-    env = environments.make_training_environment(
+    env = named_environments.make_training_environment(
         env_name,
         num_environments=settings.num_environments,
         seed=seed + steps_before,
@@ -141,7 +141,7 @@ def general_preset(env_name: str) -> presets.Preset:
     Raises:
         ValueError: there is no such environment, or it is of no use for PPO.
     """
-    with environments.make_environment(environments.gymnasium_name(env_name)) as env:
+    with named_environments.make_environment(named_environments.gymnasium_name(env_name)) as env:
         actions, observations = tf.nest.flatten(env.action_spec()), tf.nest.flatten(env.observation_spec())
     return presets.general(
         continuous_actions=any(spec.dtype.is_floating for spec in actions),

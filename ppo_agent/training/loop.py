@@ -15,7 +15,7 @@ from tf_agents.agents import tf_agent
 
 from ppo_agent.checkpoint import CheckpointStore, TrainingCheckpoint
 from ppo_agent.checkpoint.store import Loaded
-from ppo_agent.training import environments, evaluation
+from ppo_agent.training import evaluation, named_environments
 from ppo_agent.training.clock import seconds_since_process_start
 from ppo_agent.training.command_line import warn
 from ppo_agent.training.events import Events
@@ -86,7 +86,7 @@ class TrainingLoop:
         self.table = MetricsTable(directory.metrics)
         self.tally = Tally()
         # An environment whose state is saved must be where the agent is.
-        self._saves_env = environments.has_variables(experiment.env)
+        self._saves_env = named_environments.has_variables(experiment.env)
         experiment.agent.create_training_variables(experiment.env.batch_size)
         self.checkpoint = TrainingCheckpoint(
             store,
@@ -206,8 +206,8 @@ class TrainingLoop:
         num_episodes = self._options.num_eval_episodes
         size = evaluation.num_environments(num_episodes)
         seed = self._options.seed + EVALUATION_SEED_OFFSET
-        name = environments.gymnasium_name(self._options.env_name)
-        with environments.make_environment(name, num_environments=size, seed=seed, **self._options.limits) as env:
+        name = named_environments.gymnasium_name(self._options.env_name)
+        with named_environments.make_environment(name, num_environments=size, seed=seed, **self._options.limits) as env:
             act = evaluation.act_with(self._experiment.agent.policy, size)
             returns = evaluation.evaluate(env, act, num_episodes)
         self.tally.evaluations.append([self.environment_steps, returns.mean, returns.std])

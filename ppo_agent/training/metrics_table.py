@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ppo_agent import atomic_files
+from ppo_agent.common import atomic_files
 from ppo_agent.training.command_line import warn
 
 COLUMNS = (

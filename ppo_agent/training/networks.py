@@ -6,10 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from ppo_agent.common.types import Nest
 from ppo_agent.networks import ActorNetwork, GRUMemory, LSTMMemory, ValueNetwork, shared_networks
 from ppo_agent.training.settings import Settings
-
-Nest = Any
 
 
 def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings) -> tuple[ActorNetwork, ValueNetwork]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppo_agent import atomic_files
+from ppo_agent.common import atomic_files
 from ppo_agent.training.command_line import FlagError
 
 _MARKS = ("settings.json", "metrics.csv", "result.json", "checkpoints")

@@ -14,12 +14,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
 
-from ppo_agent.drivers import GymnasiumEnvironment, atari
-from ppo_agent.training import environments
+from ppo_agent.common.types import Nest
+from ppo_agent.drivers import GymnasiumEnvironment
+from ppo_agent.drivers.vector_envs import atari
+from ppo_agent.training import named_environments
 from ppo_agent.training.command_line import one_line
 from ppo_agent.training.evaluation import Act, num_environments
-
-Nest = Any
 
 
 def make_environment(env_name: str, num_episodes: int, seed: int, video_dir: str) -> GymnasiumEnvironment:
@@ -28,10 +28,10 @@ def make_environment(env_name: str, num_episodes: int, seed: int, video_dir: str
     Raises:
         ValueError: there is no such environment, or it cannot be recorded.
     """
-    env_name = environments.gymnasium_name(env_name)
+    env_name = named_environments.gymnasium_name(env_name)
     if not video_dir:
-        return environments.make_environment(env_name, num_environments=num_environments(num_episodes), seed=seed)
-    with environments.make_environment(env_name):  # For its messages.
+        return named_environments.make_environment(env_name, num_environments=num_environments(num_episodes), seed=seed)
+    with named_environments.make_environment(env_name):  # For its messages.
         pass
     if env_name.startswith(atari.PREFIX):
         raise ValueError(f"video_dir is given, expected another env_name than {env_name!r}: games are not recorded.")

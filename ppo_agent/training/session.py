@@ -15,14 +15,14 @@ from ppo_agent.checkpoint import CheckpointError, CheckpointStore
 from ppo_agent.checkpoint.descriptions import differences
 from ppo_agent.checkpoint.store import Loaded
 from ppo_agent.export import export_policy, export_policy_saver
-from ppo_agent.training import environments, experiment, settings
+from ppo_agent.training import experiment, named_environments, settings
 from ppo_agent.training.command_line import FlagError, Interrupted, mistakes_are_flag_errors, say, warn
-from ppo_agent.training.failures import FAILURES, told
 from ppo_agent.training.interrupts import InterruptGuard
 from ppo_agent.training.loop import LoopOptions, TrainingLoop
 from ppo_agent.training.plotting import plot_learning_curve
 from ppo_agent.training.progress import ProgressBar
 from ppo_agent.training.run_directory import RunDirectory, write_json
+from ppo_agent.training.run_failures import FAILURES, told
 from ppo_agent.training.settings import Settings
 
 
@@ -108,7 +108,7 @@ def _begin(request: Request) -> Start:
     Raises:
         ValueError: its settings do not fit one another, or there is no such environment.
     """
-    env_name = environments.gymnasium_name(request.env_name)
+    env_name = named_environments.gymnasium_name(request.env_name)
     name = env_name if request.preset == presets.AUTO else request.preset
     preset = presets.find(name)
     if preset is not None:

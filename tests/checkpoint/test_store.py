@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppo_agent import atomic_files
 from ppo_agent.checkpoint import CheckpointError, CheckpointStore
 from ppo_agent.checkpoint.store import load
+from ppo_agent.common import atomic_files
 
 
 def arrays_of(step: int) -> dict[str, np.ndarray]:

@@ -10,13 +10,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.distributions import utils as distribution_utils
 
-from ppo_agent.networks import distributions
+from ppo_agent.networks import action_distributions
 
 LOW, HIGH = (-1.0, 0.0, -3.0), (1.0, 2.0, 50.0)
 
 
 def _squashed(loc: Any, scale: Any, low: Any = LOW, high: Any = HIGH, dtype: Any = tf.float32) -> Any:
-    return distributions.SquashedNormal(tf.constant(loc, dtype), tf.constant(scale, dtype), low, high)
+    return action_distributions.SquashedNormal(tf.constant(loc, dtype), tf.constant(scale, dtype), low, high)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_everything_is_finite_at_the_bounds(loc: float, scale: float, bounds: An
     values = tf.constant([bounds[0], np.nextafter(np.float32(bounds[0]), np.float32(1)), sum(bounds) / 2, bounds[1]])
     with tf.GradientTape() as tape:
         tape.watch([*parameters, values])
-        distribution = distributions.SquashedNormal(*parameters, *bounds)
+        distribution = action_distributions.SquashedNormal(*parameters, *bounds)
         log_prob = distribution.log_prob(values)
         loss = tf.reduce_sum(log_prob) + distribution.entropy() + tf.reduce_sum(distribution.sample(10))
     assert np.all(np.isfinite(log_prob))
@@ -81,7 +81,9 @@ def test_samples_are_differentiable() -> None:
     loc = tf.constant(0.3)
     with tf.GradientTape() as tape:
         tape.watch(loc)
-        mean = tf.reduce_mean(distributions.SquashedNormal(loc, tf.constant(0.01), -2.0, 4.0).sample(1000, seed=1))
+        mean = tf.reduce_mean(
+            action_distributions.SquashedNormal(loc, tf.constant(0.01), -2.0, 4.0).sample(1000, seed=1)
+        )
     np.testing.assert_allclose(tape.gradient(mean, loc), 3.0 * (1 - np.tanh(0.3) ** 2), rtol=1e-2)
 
 
@@ -127,7 +129,7 @@ def test_survives_copy_function_boundary_slicing_and_parameter_round_trip(squash
     )
     value = squashed.sample()
     for twin in (squashed.copy(), returned, rebuilt, repacked):
-        assert isinstance(twin, distributions.SquashedNormal)
+        assert isinstance(twin, action_distributions.SquashedNormal)
         np.testing.assert_allclose(twin.log_prob(value), squashed.log_prob(value), rtol=1e-6)
     np.testing.assert_array_equal(squashed[2:4].mode(), squashed.mode()[2:4])
     assert squashed.batch_shape == (6, 3)
@@ -140,7 +142,7 @@ def test_works_in_a_graph_and_under_xla(jit_compile: bool, squashed: Any) -> Non
 
     @tf.function(jit_compile=jit_compile)
     def compute(loc: tf.Tensor, scale: tf.Tensor) -> Any:
-        twin = distributions.SquashedNormal(loc, scale, LOW, HIGH)
+        twin = action_distributions.SquashedNormal(loc, scale, LOW, HIGH)
         return twin.log_prob(value), twin.entropy(), twin.mode(), twin.kl_divergence(squashed)
 
     expected = squashed.log_prob(value), squashed.entropy(), squashed.mode(), np.zeros((6, 3))

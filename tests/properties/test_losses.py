@@ -5,7 +5,7 @@ import oracles
 from hypothesis import strategies as st
 from strategies import coefficients, generators, holds_for
 
-from ppo_agent import losses
+from ppo_agent.maths import losses
 
 SHAPE = (3, 8)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from strategies import FIRST, LAST, episodes, generators, holds_for, masks
 
-from ppo_agent import masking
+from ppo_agent.maths import masking
 
 SHAPE = (3, 8)
 

@@ -8,7 +8,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from strategies import LAST, episodes, fractions, generators, holds_for
 
-from ppo_agent import returns as return_ops
+from ppo_agent.maths import returns as return_ops
 
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
 

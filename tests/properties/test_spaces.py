@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import generators, holds_for
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.drivers import spaces
+from ppo_agent.drivers.environments import spaces
 
 
 def batched(space, seed, count=3):

@@ -15,8 +15,9 @@ import pytest
 import tensorflow as tf
 from reliability import corruptions, kill
 
-from ppo_agent import atomic_files, learning, train
+from ppo_agent import learning, train
 from ppo_agent.checkpoint import CheckpointStore
+from ppo_agent.common import atomic_files
 from ppo_agent.training import evaluation, experiment, interrupts, loop, session
 
 FLAGS = [*corruptions.FLAGS, "--total_environment_steps=250"]

@@ -6,7 +6,7 @@ import tensorflow as tf
 from toy_environments import Counter
 
 from ppo_agent.drivers import GymnasiumEnvironment
-from ppo_agent.drivers.graph_policy import GraphPolicy
+from ppo_agent.drivers.array_policies.graph_policy import GraphPolicy
 from ppo_agent.training import evaluation
 
 

@@ -1,0 +1,1 @@
+"""Policies executed on NumPy arrays."""

@@ -1,0 +1,1 @@
+"""What can go wrong with an environment, and how it is found."""

@@ -1,0 +1,1 @@
+"""Policy and environment stepped together: in Python, in a graph, compiled."""

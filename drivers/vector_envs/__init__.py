@@ -1,0 +1,1 @@
+"""How copies of an environment are stepped: one after the other, in processes, by themselves."""

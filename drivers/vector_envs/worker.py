@@ -1,0 +1,223 @@
+"""A process that steps a group of environments, and the other end of its pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector.utils import CloudpickleWrapper, create_shared_memory, read_from_shared_memory
+
+from ppo_agent.common.types import Nest
+
+from ..faults.faults import FAULTS, Fault, portable
+from .serial import Restart, SerialVectorEnv
+
+# A new process has at least so many seconds until its environments are made and reset.
+_SHORTEST_START_S = 60.0
+_GRACE_S = 2.0
+
+
+class Memory(NamedTuple):
+    """What the processes of a vector environment of B environments share; each writes to its own rows.
+
+    Attributes:
+        space: of a single observation.
+        size: B.
+        observations: gymnasium's shared memory.
+        numbers: rewards, float64 [B].
+        flags: terminated and truncated, uint8 [2 B].
+    """
+
+    space: gym.Space
+    size: int
+    observations: Any
+    numbers: Any
+    flags: Any
+
+    @staticmethod
+    def create(space: gym.Space, size: int) -> Memory:
+        """Creates it."""
+        context: Any = multiprocessing.get_context()
+        observations = create_shared_memory(space, n=size, ctx=context)
+        return Memory(space, size, observations, context.RawArray("d", size), context.RawArray("B", 2 * size))
+
+    def arrays(self) -> tuple[Nest, np.ndarray, np.ndarray]:
+        """Views: observations [B, ...], rewards [B], flags bool [2, B]."""
+        observations = read_from_shared_memory(self.space, self.observations, n=self.size)
+        flags = np.frombuffer(self.flags, bool).reshape(2, self.size)
+        return observations, np.frombuffer(self.numbers, np.float64), flags
+
+
+class LostWorkerError(Exception):
+    """A process did not answer: `text` says in words what became of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class Worker:
+    """A process with the environments `first` to `first + size - 1` of a vector environment.
+
+    Attributes:
+        process: The process.
+        rows: Of its environments, a range.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env], memory: Memory, first: int, size: int, limit: float | None) -> None:
+        """Starts the process; `wait_until_ready` comes next.
+
+        Args:
+            make: Makes an environment.
+            memory: Shared by all processes.
+            first: Its first row.
+            size: How many environments it has.
+            limit: Seconds that a step or reset of all of them may take; None for any time.
+        """
+        context: Any = multiprocessing.get_context()
+        self.rows = range(first, first + size)
+        self._limit, self._sent = limit, 0.0
+        self._at = context.RawArray("q", 1)
+        self._pipe, child = context.Pipe()
+        arguments = (child, CloudpickleWrapper(make), memory, first, size, self._at)
+        self.process: Any = context.Process(
+            target=_work, args=arguments, name=f"environments {first} to {first + size - 1}", daemon=True
+        )
+        self.process.start()
+        child.close()
+
+    def wait_until_ready(self) -> BaseException | None:
+        """Waits until the environments are made; returns what their constructors raised.
+
+        Raises:
+            LostWorkerError: nothing was heard of them.
+        """
+        self._sent = time.monotonic()
+        return self.receive(None if self._limit is None else max(self._limit, _SHORTEST_START_S))
+
+    def send(self, command: str, argument: Any) -> None:
+        """Sends a command; `receive` brings the answer, and the news if the process is not there any more."""
+        self._sent = time.monotonic()
+        with contextlib.suppress(OSError):
+            self._pipe.send((command, argument))
+
+    def receive(self, limit: float | None = None) -> Any:
+        """Returns the answer to the last command.
+
+        Args:
+            limit: Seconds since that was sent; None for the worker's own limit.
+
+        Raises:
+            LostWorkerError: it did not come in time, or the process has died; it is not there any more.
+        """
+        limit = self._limit if limit is None else limit
+        try:
+            if limit is None or self._pipe.poll(max(0.0, self._sent + limit - time.monotonic())):
+                return self._pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(_GRACE_S)
+            text = f"died with its process (exit code {self.process.exitcode})"
+            self.kill()
+            raise LostWorkerError(text) from None
+        self.kill()
+        raise LostWorkerError(f"did not answer for {limit:g} s (step_time_limit_s)")
+
+    @property
+    def culprit(self) -> int:
+        """The row of the environment that was being stepped last."""
+        return self.rows[self._at[0]]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process can be sent commands."""
+        return not self._pipe.closed
+
+    def close(self, deadline: float) -> None:
+        """Lets the process, which was sent 'close', end by itself until a time of `time.monotonic`, then kills it."""
+        if self.is_alive:
+            self.process.join(max(0.0, deadline - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends the process, whatever it is doing."""
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self._pipe.close()
+
+
+def close_all(workers: list[Worker]) -> None:
+    """Ends processes, by force those that are busy."""
+    for worker in workers:
+        if worker.is_alive:
+            worker.send("close", None)
+    deadline = time.monotonic() + _GRACE_S
+    for worker in workers:
+        worker.close(deadline)
+
+
+def _work(pipe: Any, make: Any, memory: Memory, first: int, size: int, at: Any) -> None:
+    """What the process does."""
+    # The parent decides when it ends, not the terminal, nor the handlers that the parent has set for itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    env = None
+    try:
+        env = _Group(make, memory, first, size, np.frombuffer(at, np.int64))
+        pipe.send(None)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            pipe.send(_sendable(error))
+        return
+    with contextlib.suppress(EOFError, OSError):
+        while (message := pipe.recv())[0] != "close":
+            pipe.send(getattr(env, message[0])(message[1]))
+    env.close(None)
+
+
+class _Group:
+    """The commands that a process understands; each takes one argument and returns the answer."""
+
+    def __init__(self, make: Any, memory: Memory, first: int, size: int, at: np.ndarray) -> None:
+        rows = slice(first, first + size)
+        observations, self._rewards, self._flags = memory.arrays()
+        self._rewards, self._flags = self._rewards[rows], self._flags[:, rows]
+        self._env = SerialVectorEnv([make] * size, observations=_rows_of(observations, rows), at=at)
+
+    def step(self, actions: Nest) -> dict[int, Fault] | None:
+        _, self._rewards[:], self._flags[0], self._flags[1], infos = self._env.step(actions)
+        return _portable(infos.get(FAULTS))
+
+    def reset(self, seed: int | None) -> dict[int, Fault] | None:
+        return _portable(self._env.reset(seed=seed)[1].get(FAULTS))
+
+    def restart(self, restarts: Mapping[int, Restart]) -> dict[int, Fault] | None:
+        return _portable(self._env.restart(restarts))
+
+    def render(self, _: None) -> Any:
+        return self._env.render()
+
+    def close(self, _: None) -> None:
+        self._env.close()
+
+
+def _portable(faults: Mapping[int, Fault] | None) -> dict[int, Fault] | None:
+    return {index: portable(fault) for index, fault in faults.items()} if faults else None
+
+
+def _sendable(error: Exception) -> BaseException:
+    fault = portable(Fault(f"{type(error).__name__}: {error}", error=error))
+    return fault.error or RuntimeError("".join(traceback.format_exception(error)))
+
+
+def _rows_of(nest: Nest, rows: slice) -> Nest:
+    if isinstance(nest, dict):
+        return {key: _rows_of(value, rows) for key, value in nest.items()}
+    return tuple(_rows_of(part, rows) for part in nest) if isinstance(nest, tuple) else nest[rows]

@@ -1,0 +1,1 @@
+"""What networks/ and drivers/ may import besides maths/: nests, specs, checks, files."""

@@ -1,0 +1,1 @@
+"""From experience to updated variables."""

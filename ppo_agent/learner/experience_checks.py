@@ -1,0 +1,104 @@
+"""Checks of what `train` is given, before anything is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.trajectories import Trajectory, Transition
+from tf_agents.utils import nest_utils
+
+from ppo_agent.common.nest_checks import fits
+from ppo_agent.common.types import Nest
+
+
+def check_kind(experience: Any) -> None:
+    """Raises TypeError unless the experience is a Trajectory or a Transition."""
+    if not isinstance(experience, Trajectory | Transition):
+        raise TypeError(f"experience must be a Trajectory or a Transition, but is {type(experience).__name__}.")
+
+
+def as_tensors(trajectory: Trajectory, spec: Trajectory) -> Trajectory:
+    """Checks a trajectory against its spec; entries that the spec does not have are dropped.
+
+    Args:
+        trajectory: tensors or arrays [B, T, ...].
+        spec: the agent's `training_data_spec`.
+
+    Returns:
+        The tensors that the spec asks for.
+
+    Raises:
+        ValueError: the structure, a dtype or a shape differs; the message names the first such entry.
+    """
+    try:
+        trajectory = _pruned(trajectory, spec)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"experience has the entries {_names(trajectory)}, expected those of training_data_spec: {_names(spec)}."
+        ) from error
+    specs, tensors, outer = tf.nest.flatten(spec), [], None
+    for i, leaf in enumerate(tf.nest.flatten(trajectory)):
+        tensors.append(leaf if tf.is_tensor(leaf) else _to_tensor(leaf, spec, i))
+        outer = _check_leaf(spec, i, specs[i], tensors[-1], outer)
+    return tf.nest.pack_sequence_as(trajectory, tensors)
+
+
+def _pruned(trajectory: Trajectory, spec: Trajectory) -> Trajectory:
+    """The entries that the spec has; raises if one is missing."""
+    try:  # Nearly always there are no others, and pruning takes longer than this.
+        tf.nest.assert_same_structure(spec, trajectory)
+    except (ValueError, TypeError):
+        trajectory = nest_utils.prune_extra_keys(spec, trajectory)
+        tf.nest.assert_same_structure(spec, trajectory)
+    return trajectory
+
+
+def check_length(trajectory: Trajectory) -> None:
+    """Raises ValueError if a raw experience has no time step to bootstrap from."""
+    length = trajectory.step_type.shape[1]
+    if length is not None and length < 2:
+        steps = f"T = {length} time step" + "s" * (length != 1)
+        raise ValueError(f"experience has {steps}, expected at least 2: the last one only serves as bootstrap.")
+
+
+def check_minibatch_size(minibatch_size: int | None, num_rows: int | None, unit: str) -> None:
+    """Raises ValueError if a minibatch is larger than the batch that it is taken from."""
+    if minibatch_size is not None and num_rows is not None and minibatch_size > num_rows:
+        raise ValueError(f"minibatch_size is {minibatch_size}, expected at most the {num_rows} {unit} of experience.")
+
+
+def _check_leaf(
+    spec: Trajectory, i: int, leaf_spec: tf.TensorSpec, tensor: tf.Tensor, outer: list[int | None] | None
+) -> list[int | None] | None:
+    """Checks the i-th leaf; returns its [B, T], `outer` if its rank is unknown. Lists are faster than TensorShapes."""
+    if tensor.dtype != leaf_spec.dtype:
+        raise ValueError(f"{_path(spec, i)} has dtype {tensor.dtype.name}, expected {leaf_spec.dtype.name}.")
+    if tensor.shape.rank is None:
+        return outer
+    shape, inner = tensor.shape.as_list(), leaf_spec.shape.as_list()
+    if not fits(shape, [None, None, *inner]):
+        raise ValueError(f"{_path(spec, i)} has shape {tensor.shape}, expected [B, T] followed by {leaf_spec.shape}.")
+    if outer is not None and not fits(shape[:2], outer):
+        raise ValueError(
+            f"{_path(spec, i)} has [B, T] = {tensor.shape[:2]}, expected {tf.TensorShape(outer)} as in step_type."
+        )
+    return shape[:2]
+
+
+def _to_tensor(leaf: Any, spec: Trajectory, i: int) -> tf.Tensor:
+    try:
+        return tf.convert_to_tensor(np.asarray(leaf))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{_path(spec, i)} is {type(leaf).__name__}, expected a tensor or an array.") from error
+
+
+def _path(spec: Trajectory, i: int) -> str:
+    """The name of the i-th leaf, for messages: it takes its time."""
+    return f"experience.{nest_utils.flatten_with_joined_paths(spec)[i][0]}"
+
+
+def _names(nest: Nest) -> str:
+    names = [name for name, _ in nest_utils.flatten_with_joined_paths(nest)]
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)

@@ -1,0 +1,146 @@
+"""Which rows of an experience count, and moments over just those rows.
+
+Rows follow TF-Agents' `Trajectory`: a *boundary row* (step type LAST, next step type FIRST) lies between two
+episodes and holds the final observation of the first. Only a *transition*, a row whose action was carried out in the
+environment, may reach a loss, its gradient, a statistic of rewards or of advantages.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tf_agents.trajectories import StepType
+
+from ppo_agent.common.types import Nest, Tensor
+
+
+def transition_mask(step_type: Tensor, next_step_type: Tensor) -> tf.Tensor:
+    """Tells transitions from boundary and padding rows.
+
+    Args:
+        step_type: int32 step types, any shape.
+        next_step_type: int32 step types that followed, same shape.
+
+    Returns:
+        A bool tensor of the same shape: False for boundary rows, for rows that no action led out of (next step type
+        FIRST: zero padding, bootstrap rows), True elsewhere.
+    """
+    return (step_type != StepType.LAST) & (next_step_type != StepType.FIRST)
+
+
+def observation_mask(step_type: Tensor, next_step_type: Tensor) -> tf.Tensor:
+    """Tells rows that hold an observation of the environment from padding.
+
+    The final observation of an episode stands in its boundary row and counts. A second boundary row in succession, and
+    a first step that is followed by another first step, cannot come from an environment: that is padding.
+
+    Args:
+        step_type: int32 step types [B, T].
+        next_step_type: int32 step types that followed [B, T].
+
+    Returns:
+        A bool tensor [B, T].
+    """
+    last = step_type == StepType.LAST
+    previous_last = tf.pad(last, [[0, 0], [1, 0]])[:, :-1]
+    zero_padding = (step_type == StepType.FIRST) & (next_step_type == StepType.FIRST)
+    return ~((last & previous_last) | zero_padding)
+
+
+def finite_rows(nest: Nest) -> tf.Tensor:
+    """Tells rows without NaN and infinity.
+
+    Args:
+        nest: tensors [B, T, ...].
+
+    Returns:
+        A bool tensor [B, T].
+    """
+
+    def finite(tensor: tf.Tensor) -> tf.Tensor:
+        if not tensor.dtype.is_floating:
+            return tf.ones(tf.shape(tensor)[:2], tf.bool)
+        return tf.reduce_all(tf.math.is_finite(tensor), axis=list(range(2, tensor.shape.rank)))
+
+    return tf.reduce_all(tf.stack([finite(tensor) for tensor in tf.nest.flatten(nest)]), axis=0)
+
+
+def balanced_weights(mask: Tensor) -> tf.Tensor:
+    """Scales a mask so that a mean over all rows equals the mean over the valid rows.
+
+    Args:
+        mask: bool or float mask of any shape, N entries.
+
+    Returns:
+        float32 `mask * N / sum(mask)`, same shape; zeros where no row is valid.
+    """
+    mask = tf.cast(mask, tf.float32)
+    return tf.math.divide_no_nan(mask, tf.reduce_mean(mask))
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> tf.Tensor:
+    """Mean over the valid rows.
+
+    Args:
+        values: float tensor of any shape; invalid entries may be anything, NaN included.
+        mask: bool or float mask of the same shape.
+
+    Returns:
+        A scalar; 0 where no row is valid.
+    """
+    valid = tf.cast(mask, tf.bool)
+    kept = tf.where(valid, values, tf.zeros_like(values))
+    return tf.math.divide_no_nan(tf.reduce_sum(kept), tf.reduce_sum(tf.cast(valid, values.dtype)))
+
+
+def masked_moments(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and (population) variance over the valid rows.
+
+    Args:
+        values: float tensor of any shape; invalid entries may be anything, NaN included.
+        mask: bool or float mask of the same shape.
+
+    Returns:
+        Two scalars, mean and variance; zeros where no row is valid.
+    """
+    mean = masked_mean(values, mask)
+    return mean, masked_mean(tf.math.squared_difference(values, mean), mask)
+
+
+def normalize_advantages(advantages: Tensor, mask: Tensor, variance_epsilon: float = 1e-8) -> tf.Tensor:
+    """Brings advantages to mean 0 and variance 1 over the valid rows.
+
+    Args:
+        advantages: float32 advantages of any shape.
+        mask: bool or float mask of the same shape.
+        variance_epsilon: added to the variance before its root is taken.
+
+    Returns:
+        `(advantages - mean) / sqrt(variance + epsilon)`, same shape, 0 in invalid rows.
+    """
+    mean, variance = masked_moments(advantages, mask)
+    normalized = (advantages - mean) * tf.math.rsqrt(variance + variance_epsilon)
+    return tf.where(tf.cast(mask, tf.bool), normalized, tf.zeros_like(normalized))
+
+
+def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:
+    """Overwrites invalid rows with a copy of the first valid one, so that nothing in them can reach a gradient.
+
+    Zeros would not do: a standard deviation of 0 makes a log-probability infinite, and infinite times a weight of 0
+    is NaN.
+
+    Args:
+        nest: tensors [B, T, ...].
+        mask: bool mask [B, T].
+
+    Returns:
+        The same structure and shapes.
+    """
+    shape, flat_mask = tf.shape(mask), tf.reshape(mask, [-1])
+    rows = tf.range(tf.size(flat_mask))
+    source = tf.where(flat_mask, rows, tf.argmax(tf.cast(flat_mask, tf.int32), output_type=tf.int32))
+
+    def replace(tensor: tf.Tensor) -> tf.Tensor:
+        replaced = tf.gather(tf.reshape(tensor, [-1, *tensor.shape[2:]]), source)
+        return tf.ensure_shape(tf.reshape(replaced, tf.concat([shape, tensor.shape[2:]], axis=0)), tensor.shape)
+
+    return tf.nest.map_structure(replace, nest)

@@ -1,0 +1,91 @@
+"""From a name on the command line to environments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_agents.environments import tf_environment
+
+from ppo_agent.drivers import GymnasiumEnvironment, TensorFlowEnvironment, TFAcrobot, TFCartPole, TFPendulum
+from ppo_agent.drivers.vector_envs import atari, factory
+
+# Atari games have a vectorised form of their own and no other.
+_OF_GAMES = ("auto", "vector_entry_point")
+
+# Environments in TensorFlow operations, each with the gymnasium environment whose dynamics it has.
+_IN_TENSORFLOW: dict[str, tuple[type[TensorFlowEnvironment], str]] = {
+    "TFCartPole": (TFCartPole, "CartPole-v1"),
+    "TFPendulum": (TFPendulum, "Pendulum-v1"),
+    "TFAcrobot": (TFAcrobot, "Acrobot-v1"),
+}
+
+
+def make_training_environment(
+    env_name: str, *, num_environments: int, seed: int, vectorization: str = "auto", **limits: Any
+) -> tf_environment.TFEnvironment:
+    """Makes the environments that an agent is to learn in.
+
+    Args:
+        env_name: `TFCartPole` and its like, which run in TensorFlow operations; or as `make_environment` takes it.
+        num_environments: how many.
+        seed: of the first episodes.
+        vectorization: see `GymnasiumEnvironment`; those in TensorFlow operations have no such choice.
+        **limits: see `make_environment`; those in TensorFlow operations do not fail.
+
+    Raises:
+        ValueError: as `make_environment`.
+    """
+    if env_name in _IN_TENSORFLOW:
+        return _IN_TENSORFLOW[env_name][0](num_environments=num_environments, seed=seed)
+    return make_environment(
+        env_name,
+        num_environments=num_environments,
+        seed=seed,
+        vectorization=vectorization,
+        is_training=True,
+        **limits,
+    )
+
+
+def gymnasium_name(env_name: str) -> str:
+    """The gymnasium id of an environment, which has its preset, and in which its policies are evaluated."""
+    return _IN_TENSORFLOW[env_name][1] if env_name in _IN_TENSORFLOW else env_name
+
+
+def has_variables(env: tf_environment.TFEnvironment) -> bool:
+    """Whether all of an environment's state is in variables, so that a checkpoint can hold it."""
+    return isinstance(env, TensorFlowEnvironment)
+
+
+def make_environment(
+    env_name: str,
+    *,
+    num_environments: int = 1,
+    seed: int | None = None,
+    vectorization: str = "auto",
+    is_training: bool = False,
+    **limits: Any,
+) -> GymnasiumEnvironment:
+    """Makes the environments that a name stands for.
+
+    Args:
+        env_name: a gymnasium id. Atari games (`ALE/Name-v5`) come with the preprocessing of `drivers.atari`.
+        num_environments: how many.
+        seed: of the first episodes.
+        vectorization: see `GymnasiumEnvironment`.
+        is_training: whether an agent learns in them, rather than being evaluated.
+        **limits: `max_restarts`, `step_time_limit_s` and `invalid_steps` of `GymnasiumEnvironment`.
+
+    Raises:
+        ValueError: there is no such environment, a package is missing, or it is of no use for PPO.
+    """
+    if env_name.startswith(atari.PREFIX):
+        if vectorization not in _OF_GAMES:
+            raise ValueError(f"vectorization is {vectorization}, expected auto: Atari games are stepped in threads.")
+        games = factory.make_named(
+            lambda: atari.make_atari_env(env_name, num_environments, ends_with_life=is_training), env_name
+        )
+        return GymnasiumEnvironment(games, seed=seed, **limits)
+    return GymnasiumEnvironment(
+        env_name, num_environments=num_environments, seed=seed, vectorization=vectorization, **limits
+    )

@@ -1,0 +1,333 @@
+"""The NumPy policy against the TensorFlow policy that it mirrors."""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.networks import actor_distribution_network, normal_projection_network, sequential
+from tf_agents.policies import greedy_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import tensor_normalizer
+
+from ppo_agent.drivers.array_policies.noise import NoiseBlock
+from ppo_agent.networks import ActorNetwork, ValueNetwork
+from ppo_agent.normalizers import StreamingNormalizer
+from ppo_agent.numpy_policy import NumpyPolicy, make_numpy_policy
+from ppo_agent.policy import PPOPolicy
+
+VECTOR = tensor_spec.BoundedTensorSpec([5], tf.float32, -2, 2)
+IMAGE = tensor_spec.BoundedTensorSpec([2, 3], tf.int32, 0, 9)
+PLACE = tensor_spec.BoundedTensorSpec([], tf.int64, 2, 4)
+NESTED = {"scene": (IMAGE, VECTOR), "goal": tensor_spec.BoundedTensorSpec([], tf.float64, -1, 1)}
+DISCRETE = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 1)
+UNEQUAL = tensor_spec.BoundedTensorSpec([2], tf.int32, [3, 0], [4, 3])
+FLAT = tensor_spec.BoundedTensorSpec([3], tf.float32, [-1, -2, 0], 1)
+BOX = tensor_spec.BoundedTensorSpec([2, 2], tf.float32, -1, 1)
+SCALAR = tensor_spec.BoundedTensorSpec([], tf.float32, -1, 1)
+ACTIONS = {"wheels": (BOX, UNEQUAL), "gear": DISCRETE, "gas": SCALAR}
+
+
+def _tf_agents_actor(observation: Any, action: Any, **kwargs: Any) -> Any:
+    return actor_distribution_network.ActorDistributionNetwork(
+        observation, action, fc_layer_params=(8, 6), activation_fn=tf.keras.activations.tanh, **kwargs
+    )
+
+
+def _plain_normal(spec: Any) -> Any:
+    return normal_projection_network.NormalProjectionNetwork(spec, mean_transform=None, std_transform=tf.exp)
+
+
+CASES = {
+    "discrete": (VECTOR, DISCRETE, ActorNetwork(VECTOR, DISCRETE)),
+    "unequal": (VECTOR, UNEQUAL, ActorNetwork(VECTOR, UNEQUAL, fc_layers=(7,), activation="relu")),
+    "box": (VECTOR, BOX, ActorNetwork(VECTOR, BOX, fc_layers=())),
+    "scalar": (IMAGE, SCALAR, ActorNetwork(IMAGE, SCALAR)),
+    "nested": (NESTED, ACTIONS, ActorNetwork(NESTED, ACTIONS)),
+    "tf_agents discrete": (VECTOR, DISCRETE, _tf_agents_actor(VECTOR, DISCRETE)),
+    "tf_agents box": (VECTOR, FLAT, _tf_agents_actor(VECTOR, FLAT)),
+    "tf_agents exp": (VECTOR, FLAT, _tf_agents_actor(VECTOR, FLAT, continuous_projection_net=_plain_normal)),
+}
+
+
+def _make_policy(
+    observation: Any, action: Any, actor: Any, normalizer: Any = None, rng: np.random.Generator | None = None
+) -> PPOPolicy:
+    policy = PPOPolicy(
+        ts.time_step_spec(observation),
+        action,
+        actor,
+        ValueNetwork(observation, fc_layers=(3,)),
+        observation_normalizer=normalizer,
+        clip=False,
+        compute_value_and_advantage_in_train=True,
+    )
+    if rng is not None:
+        for variable in actor.variables:
+            variable.assign(rng.normal(size=variable.shape) / np.sqrt(max(1, *variable.shape)))
+    return policy
+
+
+def _numpy_policy(policy: PPOPolicy, greedy: bool = False) -> NumpyPolicy:
+    numpy_policy = policy.numpy_policy(greedy)
+    assert numpy_policy is not None
+    return numpy_policy
+
+
+def _observe(spec: Any, batch_size: int, rng: np.random.Generator) -> Any:
+    def leaf(s: Any) -> np.ndarray:
+        if s.dtype.is_integer:
+            return rng.integers(s.minimum, s.maximum + 1, (batch_size, *s.shape)).astype(s.dtype.as_numpy_dtype)
+        return rng.normal(0.5, 2.0, (batch_size, *s.shape)).astype(s.dtype.as_numpy_dtype)
+
+    return tf.nest.map_structure(leaf, spec)
+
+
+def _time_step(observation: Any) -> ts.TimeStep:
+    tensors = tf.nest.map_structure(tf.constant, observation)
+    return ts.restart(tensors, batch_size=len(tf.nest.flatten(observation)[0]))
+
+
+def _arrays(observation: Any) -> ts.TimeStep:
+    zeros = np.zeros(len(tf.nest.flatten(observation)[0]), np.float32)
+    return ts.TimeStep(np.ones(len(zeros), np.int32), zeros, zeros + 1, observation)
+
+
+def _assert_close(found: Any, expected: Any) -> None:
+    found_leaves, expected_leaves = tf.nest.flatten(found), tf.nest.flatten(expected)
+    for found_leaf, expected_leaf in zip(found_leaves, expected_leaves, strict=True):
+        assert found_leaf.shape == tuple(expected_leaf.shape)
+        assert found_leaf.dtype == expected_leaf.dtype.as_numpy_dtype
+        np.testing.assert_allclose(found_leaf, expected_leaf, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_distribution_parameters_are_those_of_tensorflow(case: Any, normalize: bool, rng: np.random.Generator) -> None:
+    observation_spec, action_spec, actor = case
+    normalizer = StreamingNormalizer(observation_spec) if normalize else None
+    policy = _make_policy(observation_spec, action_spec, actor, normalizer, rng)
+    if normalizer is not None:
+        normalizer.update(tf.nest.map_structure(tf.constant, _observe(observation_spec, 30, rng)))
+    numpy_policy = _numpy_policy(policy)
+    for batch_size in (4, 4, 1):
+        observation = _observe(observation_spec, batch_size, rng)
+        step = policy.action(_time_step(observation))
+        action, info, _ = numpy_policy.act(_arrays(observation))
+        _assert_close(info["dist_params"], step.info["dist_params"])
+        tf.nest.assert_same_structure(info, policy.info_spec, check_types=False)
+        tf.nest.assert_same_structure(action, action_spec)
+        for found, expected in zip(tf.nest.flatten(action), tf.nest.flatten(step.action), strict=True):
+            assert found.shape == tuple(expected.shape)
+            assert found.dtype == expected.dtype.as_numpy_dtype
+
+
+def test_one_hot_observations(rng: np.random.Generator) -> None:
+    spec = {"place": PLACE, "vector": VECTOR}
+    policy = _make_policy(spec, DISCRETE, ActorNetwork(spec, DISCRETE), rng=rng)
+    observation = _observe(spec, 20, rng)
+    _, info, _ = _numpy_policy(policy).act(_arrays(observation))
+    _assert_close(info["dist_params"], policy.action(_time_step(observation)).info["dist_params"])
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_greedy_is_the_mode(case: Any, rng: np.random.Generator) -> None:
+    observation_spec, action_spec, actor = case
+    policy = _make_policy(observation_spec, action_spec, actor, rng=rng)
+    greedy = greedy_policy.GreedyPolicy(policy)
+    observation = _observe(observation_spec, 6, rng)
+    action, info, _ = _numpy_policy(policy, greedy=True).act(_arrays(observation))
+    modes = tf.nest.map_structure(
+        lambda d: d.mode(), greedy.wrapped_policy.distribution(_time_step(observation)).action
+    )
+    _assert_close(action, modes)
+    assert info == ()
+
+
+def test_normalizer_of_tf_agents(rng: np.random.Generator) -> None:
+    normalizer = tensor_normalizer.StreamingTensorNormalizer(VECTOR)
+    policy = _make_policy(VECTOR, BOX, ActorNetwork(VECTOR, BOX), normalizer, rng)
+    normalizer.update(tf.constant(_observe(VECTOR, 30, rng)))
+    observation = _observe(VECTOR, 8, rng) * 10
+    _, info, _ = _numpy_policy(policy).act(_arrays(observation))
+    _assert_close(info["dist_params"], policy.action(_time_step(observation)).info["dist_params"])
+
+
+def test_refresh_takes_over_new_variables_and_nothing_else_does(rng: np.random.Generator) -> None:
+    normalizer = StreamingNormalizer(VECTOR)
+    actor = ActorNetwork(VECTOR, BOX)
+    policy = _make_policy(VECTOR, BOX, actor, normalizer, rng)
+    numpy_policy = _numpy_policy(policy)
+    observation = _observe(VECTOR, 3, rng)
+    before = numpy_policy.act(_arrays(observation))[1]
+    for variable in actor.variables:
+        variable.assign_add(tf.fill(variable.shape, 0.1))
+    normalizer.update(tf.constant(observation))
+    for stale, old in zip(*map(tf.nest.flatten, (numpy_policy.act(_arrays(observation))[1], before)), strict=True):
+        np.testing.assert_array_equal(stale, old)
+    numpy_policy.refresh()
+    _assert_close(numpy_policy.act(_arrays(observation))[1], policy.action(_time_step(observation)).info)
+
+
+def test_results_of_earlier_calls_stay_as_they_were(rng: np.random.Generator) -> None:
+    policy = _numpy_policy(_make_policy(NESTED, ACTIONS, ActorNetwork(NESTED, ACTIONS), rng=rng))
+    first = policy.act(_arrays(_observe(NESTED, 3, rng)))
+    copies = [leaf.copy() for leaf in tf.nest.flatten(first)]
+    policy.act(_arrays(_observe(NESTED, 3, rng)))
+    for leaf, copy in zip(tf.nest.flatten(first), copies, strict=True):
+        np.testing.assert_array_equal(leaf, copy)
+
+
+def test_observations_are_not_changed(rng: np.random.Generator) -> None:
+    policy = _numpy_policy(
+        _make_policy(VECTOR, DISCRETE, ActorNetwork(VECTOR, DISCRETE, fc_layers=()), StreamingNormalizer(VECTOR), rng)
+    )
+    observation = _observe(VECTOR, 3, rng)
+    copy = observation.copy()
+    policy.act(_arrays(observation))
+    np.testing.assert_array_equal(observation, copy)
+
+
+def test_categorical_samples_have_the_right_frequencies(rng: np.random.Generator) -> None:
+    policy = _make_policy(VECTOR, UNEQUAL, ActorNetwork(VECTOR, UNEQUAL), rng=rng)
+    observation = np.repeat(_observe(VECTOR, 1, rng), 20, axis=0)
+    numpy_policy = _numpy_policy(policy)
+    samples = np.concatenate([numpy_policy.act(_arrays(observation))[0] for _ in range(1500)])
+    logits = policy.action(_time_step(observation[:1])).info["dist_params"]["distribution"]["logits"]
+    probabilities = tf.nn.softmax(logits)[0].numpy()
+    for component, (minimum, size) in enumerate(((3, 2), (0, 4))):
+        frequencies = np.bincount(samples[:, component] - minimum, minlength=4) / len(samples)
+        np.testing.assert_allclose(frequencies, probabilities[component], atol=0.015)
+        assert np.all(frequencies[size:] == 0)
+
+
+def test_normal_samples_have_the_right_moments_and_are_independent(rng: np.random.Generator) -> None:
+    policy = _make_policy(VECTOR, BOX, ActorNetwork(VECTOR, BOX), rng=rng)
+    observation = np.repeat(_observe(VECTOR, 1, rng), 2, axis=0)
+    numpy_policy = _numpy_policy(policy)
+    parameters = numpy_policy.act(_arrays(observation))[1]["dist_params"]["distribution"]
+    samples = np.stack([numpy_policy.act(_arrays(observation))[0] for _ in range(20_000)])
+    noise = ((samples - parameters["loc"]) / parameters["scale"]).reshape(len(samples), -1)
+    np.testing.assert_allclose(noise.mean(0), 0.0, atol=0.04)
+    np.testing.assert_allclose(np.cov(noise.T), np.eye(8), atol=0.05)
+    np.testing.assert_allclose(np.mean(noise[1:] * noise[:-1]), 0.0, atol=0.02)
+
+
+def test_components_of_an_action_draw_independent_noise() -> None:
+    spec = (FLAT, FLAT, UNEQUAL, UNEQUAL)
+    policy = _numpy_policy(_make_policy(VECTOR, spec, ActorNetwork(VECTOR, spec, fc_layers=())))
+    observation = np.zeros((2000, 5), np.float32)
+    first, second, third, fourth = policy.act(_arrays(observation))[0]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
+    assert np.mean(third == fourth) < 0.9
+
+
+def _rollout(policy: NumpyPolicy, steps: int, batch_size: int = 3) -> list[np.ndarray]:
+    observation = np.zeros((batch_size, 5), np.float32)
+    return [leaf for _ in range(steps) for leaf in tf.nest.flatten(policy.act(_arrays(observation))[0])]
+
+
+def test_tensorflows_seed_decides_the_samples() -> None:
+    tf_policy = _make_policy(VECTOR, ACTIONS, ActorNetwork(VECTOR, ACTIONS))
+
+    def run(seed: int) -> list[np.ndarray]:
+        tf.random.set_seed(seed)
+        return _rollout(_numpy_policy(tf_policy), 5)
+
+    first, same, other = run(1), run(1), run(2)
+    np.testing.assert_equal(first, same)
+    assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("steps_before", [0, 1, 1500])
+def test_state_continues_exactly_where_it_was_read(steps_before: int) -> None:
+    tf_policy = _make_policy(VECTOR, ACTIONS, ActorNetwork(VECTOR, ACTIONS))
+    policy, resumed = _numpy_policy(tf_policy), _numpy_policy(tf_policy)
+    _rollout(policy, steps_before)
+    _rollout(resumed, 2, batch_size=4)
+    state = json.loads(json.dumps(policy.get_state()))
+    expected = _rollout(policy, 30)
+    resumed.set_state(state)
+    np.testing.assert_equal(_rollout(resumed, 30), expected)
+
+
+@pytest.mark.parametrize("kind", ["normal", "gumbel"])
+def test_noise_never_repeats_and_large_batches_draw_few_steps_at_once(kind: str) -> None:
+    block = NoiseBlock(kind, (3,), np.random.SeedSequence(0))
+    rows = np.stack([block.next(2) for _ in range(1500)])
+    assert rows.dtype == np.float32
+    assert len(np.unique(rows)) > 0.999 * rows.size
+    assert block.next(2**18).shape == (2**18, 3)
+
+
+def test_noise_goes_back_to_where_nothing_was_drawn_yet() -> None:
+    used, fresh = (NoiseBlock("normal", (3,), np.random.SeedSequence(0)) for _ in range(2))
+    state = used.get_state()
+    used.next(2)
+    used.set_state(state)
+    # Into the second block.
+    np.testing.assert_array_equal([used.next(2) for _ in range(1100)], [fresh.next(2) for _ in range(1100)])
+
+
+def test_gumbel_noise_has_its_mean_and_variance() -> None:
+    noise = NoiseBlock("gumbel", (1,), np.random.SeedSequence(0)).next(200_000)
+    np.testing.assert_allclose(noise.mean(), np.euler_gamma, atol=0.02)
+    np.testing.assert_allclose(noise.var(), np.pi**2 / 6, atol=0.05)
+
+
+class _Subclass(ActorNetwork):
+    """May compute anything."""
+
+
+UNKNOWN = {
+    "subclass": _Subclass(VECTOR, FLAT),
+    "activation": ActorNetwork(VECTOR, FLAT, activation="selu"),
+    "sequential": sequential.Sequential([tf.keras.layers.Dense(2)], input_spec=VECTOR),
+    "convolution": actor_distribution_network.ActorDistributionNetwork(
+        tensor_spec.BoundedTensorSpec([8, 8, 1], tf.float32, 0, 1), FLAT, conv_layer_params=[(2, 3, 1)]
+    ),
+    "dropout": _tf_agents_actor(VECTOR, FLAT, dropout_layer_params=[0.1, None]),
+    "preprocessing": _tf_agents_actor(VECTOR, FLAT, preprocessing_layers=tf.keras.layers.Dense(3)),
+    "state-dependent deviation": _tf_agents_actor(
+        VECTOR,
+        FLAT,
+        continuous_projection_net=lambda spec: normal_projection_network.NormalProjectionNetwork(
+            spec, state_dependent_std=True
+        ),
+    ),
+    "other mean": _tf_agents_actor(
+        VECTOR,
+        FLAT,
+        continuous_projection_net=lambda spec: normal_projection_network.NormalProjectionNetwork(
+            spec, mean_transform=lambda mean, spec: mean
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("network", UNKNOWN.values(), ids=UNKNOWN)
+def test_networks_that_cannot_be_mirrored(network: Any) -> None:
+    network.create_variables()
+    assert make_numpy_policy(network, None, FLAT, ()) is None
+
+
+def test_other_normalizers_and_value_predictions_cannot_be_mirrored() -> None:
+    actor = ActorNetwork(VECTOR, FLAT)
+    actor.create_variables()
+    assert make_numpy_policy(actor, tensor_normalizer.EMATensorNormalizer(VECTOR), FLAT, ()) is None
+    assert make_numpy_policy(actor, None, FLAT, {"dist_params": {}, "value_prediction": VECTOR}) is None
+    assert make_numpy_policy(actor, None, FLAT, ()) is not None
+
+
+def test_a_call_is_cheap(rng: np.random.Generator) -> None:
+    policy = _numpy_policy(_make_policy(VECTOR, DISCRETE, ActorNetwork(VECTOR, DISCRETE), StreamingNormalizer(VECTOR)))
+    observation = _observe(VECTOR, 8, rng)
+    durations = []
+    for _ in range(300):
+        start = time.perf_counter()
+        policy.act(_arrays(observation))
+        durations.append(time.perf_counter() - start)
+    assert min(durations) < 100e-6  # 13 us on the machine that this was written on; a TensorFlow call takes 250

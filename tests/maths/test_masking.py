@@ -1,0 +1,98 @@
+"""Masks, masked moments, and how what must not count is kept out of gradients."""
+
+import helpers
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+
+from ppo_agent.maths import masking
+
+FIRST, MID, LAST = helpers.FIRST, helpers.MID, helpers.LAST
+
+
+def test_transition_mask_equals_the_loop(rng):
+    step_type, next_step_type, _ = helpers.random_steps(rng, 8, 20)
+    expected = oracles.transitions(step_type, next_step_type)
+    assert not expected.all()
+    np.testing.assert_array_equal(masking.transition_mask(step_type, next_step_type), expected)
+
+
+def test_transition_mask_of_each_kind_of_row():
+    rows = [(FIRST, MID), (MID, MID), (MID, LAST), (FIRST, LAST), (LAST, FIRST), (FIRST, FIRST), (MID, FIRST)]
+    mask = masking.transition_mask(*np.array(rows, np.int32).T)
+    np.testing.assert_array_equal(mask, [True, True, True, True, False, False, False])
+
+
+def test_observation_mask_counts_final_observations_and_no_padding():
+    rows = [(FIRST, MID), (MID, LAST), (LAST, FIRST), (FIRST, LAST), (LAST, FIRST), (LAST, FIRST), (FIRST, FIRST)]
+    step_type, next_step_type = np.array(rows, np.int32).T[:, None]
+    mask = masking.observation_mask(step_type, next_step_type)
+    np.testing.assert_array_equal(mask, [[True, True, True, True, True, False, False]])
+
+
+def test_observation_mask_of_rollouts_is_true(rng):
+    step_type, next_step_type, _ = helpers.random_steps(rng, 8, 20)
+    assert masking.observation_mask(step_type, next_step_type).numpy().all()
+
+
+@pytest.fixture
+def values_and_mask(rng):
+    values, mask = rng.normal(3, 2, (4, 9)).astype(np.float32), rng.random((4, 9)) < 0.6
+    values[~mask] = np.array([np.nan, np.inf, 1e30])[rng.integers(0, 3, (~mask).sum())]
+    return values, mask
+
+
+def test_masked_moments(values_and_mask):
+    values, mask = values_and_mask
+    mean, variance = masking.masked_moments(values, mask)
+    np.testing.assert_allclose(mean, values[mask].mean(), rtol=1e-5)
+    np.testing.assert_allclose(variance, values[mask].var(), rtol=1e-5)
+    np.testing.assert_allclose(masking.masked_mean(values, mask.astype(np.float32)), values[mask].mean(), rtol=1e-5)
+
+
+def test_normalize_advantages(values_and_mask):
+    values, mask = values_and_mask
+    actual = masking.normalize_advantages(values, mask)
+    np.testing.assert_allclose(actual, oracles.normalized(values, mask), rtol=1e-4, atol=1e-6)
+
+
+def test_no_valid_row_gives_zeros():
+    values, mask = np.full((2, 3), np.nan, np.float32), np.zeros((2, 3), bool)
+    assert masking.masked_mean(values, mask) == 0
+    np.testing.assert_array_equal(masking.normalize_advantages(values, mask), np.zeros((2, 3)))
+    np.testing.assert_array_equal(masking.balanced_weights(mask), np.zeros((2, 3)))
+
+
+def test_balanced_weights_make_a_mean_over_all_rows_one_over_valid_rows(values_and_mask):
+    values, mask = values_and_mask
+    weights = masking.balanced_weights(mask)
+    mean = np.mean(np.where(mask, values, 0) * weights)
+    np.testing.assert_allclose(mean, values[mask].mean(), rtol=1e-5)
+    np.testing.assert_allclose(np.sum(weights), mask.size, rtol=1e-5)
+
+
+def test_replace_invalid_rows_keeps_valid_rows_and_copies_one_of_them_elsewhere(rng):
+    mask = rng.random((3, 5)) < 0.5
+    mask[0, :2] = [False, True]
+    nest = {"a": rng.normal(size=(3, 5, 2)).astype(np.float32), "b": (rng.integers(0, 9, (3, 5)),)}
+    replaced = masking.replace_invalid_rows(tf.nest.map_structure(tf.constant, nest), mask)
+    for original, result in zip(tf.nest.flatten(nest), tf.nest.flatten(replaced), strict=True):
+        np.testing.assert_array_equal(result.numpy()[mask], original[mask])
+        assert (result.numpy()[~mask] == original[0, 1]).all()
+
+
+def test_replace_invalid_rows_without_a_valid_row_keeps_shapes():
+    replaced = masking.replace_invalid_rows(tf.ones([2, 3, 4]), tf.zeros([2, 3], tf.bool))
+    assert replaced.shape == [2, 3, 4]
+
+
+def test_nan_in_invalid_rows_reaches_no_gradient(rng):
+    mask = np.array([[True, False, True]])
+    rows = tf.constant(rng.normal(size=(1, 3, 2)).astype(np.float32) * np.array([1, np.nan, 1], np.float32)[:, None])
+    weight = tf.Variable([0.5, -0.5])
+    with tf.GradientTape() as tape:
+        per_row = tf.reduce_sum(tf.math.log(tf.square(masking.replace_invalid_rows(rows, mask) * weight)), axis=-1)
+        loss = tf.reduce_mean(per_row * masking.balanced_weights(mask))
+    assert np.isfinite(loss)
+    assert np.isfinite(tape.gradient(loss, weight)).all()
