@@ -14,13 +14,22 @@ UV_VERSION = 0.13.8
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: train test test-slow properties reliability soak benchmark lint audit format install lock clean
+SMOKE = build/smoke/$(notdir $(VENV))
+
+.PHONY: train test smoke test-slow properties reliability soak benchmark lint audit format install lock clean
 
 train: install
 	"$(BIN)/ppo-train" $(ARGS)
 
 test: install
 	"$(BIN)/pytest" -n 2 -m "not slow" $(ARGS)
+
+# For Pythons and stacks that there is no time to run the whole suite on: trains, exports, evaluates, tests the formulas.
+smoke: install
+	rm -rf "$(SMOKE)"
+	"$(BIN)/ppo-train" --root_dir="$(SMOKE)" --total_environment_steps=20000 --num_eval_episodes=5
+	"$(BIN)/ppo-eval" --policy_dir="$(SMOKE)/policy" --num_episodes=5
+	"$(BIN)/pytest" -n 2 -m "not slow" tests/maths tests/common tests/test_stack.py $(ARGS)
 
 test-slow: install
 	"$(BIN)/pytest" -n 2 -m slow $(ARGS)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.integrate
 import scipy.stats
 from matplotlib.figure import Figure
 
@@ -155,7 +156,7 @@ def ablation_table(variants: Mapping[str, Runs]) -> list[str]:
 
 def _mean_over_run(runs: Sequence[Run]) -> str:
     """Of the training returns from start to end, which tells how fast a run learns as well as how far."""
-    means = [float(np.trapezoid(run.returns, run.steps) / np.ptp(run.steps)) for run in runs]
+    means = [float(scipy.integrate.trapezoid(run.returns, run.steps) / np.ptp(run.steps)) for run in runs]
     low, high = interval(means)
     return f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}] ({len(runs)})"
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 import test_agent
 import test_corrections
 import test_objective
-import test_update
+from learner import test_update
 
 from ppo_agent.advantages import PPOAdvantages
 from ppo_agent.learner import batches, update

@@ -15,8 +15,7 @@ from gymnasium.envs import registration
 from toy_environments import Spaces
 
 from ppo_agent import train
-from ppo_agent.maths import schedules
-from ppo_agent.training import collection, session
+from ppo_agent.training import collection, scheduled_value, session
 from ppo_agent.training.metrics_table import COLUMNS
 
 TINY = [
@@ -88,13 +87,13 @@ def test_metrics_have_a_row_for_each_iteration(finished: Path) -> None:
 
 def test_schedules_and_limits_reach_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values: list[float] = []
-    update = schedules.ScheduledValue.update
+    update = scheduled_value.ScheduledValue.update
 
-    def record(value: schedules.ScheduledValue, done: float) -> None:
+    def record(value: scheduled_value.ScheduledValue, done: float) -> None:
         update(value, done)
         values.append(float(value()))
 
-    monkeypatch.setattr(schedules.ScheduledValue, "update", record)
+    monkeypatch.setattr(scheduled_value.ScheduledValue, "update", record)
     flags = ["--importance_ratio_clipping_schedule=linear", "--importance_ratio_clipping=0.4", "--target_kl=1e-9"]
     assert run(tmp_path / "run", *TINY, *flags, "--value_clipping=0.2") == 0
     rows, result = rows_of(tmp_path / "run"), result_of(tmp_path / "run")

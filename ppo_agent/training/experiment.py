@@ -13,11 +13,12 @@ from tf_agents.environments import tf_environment
 from ppo_agent import PPOClipAgent, PPOKLPenaltyAgent, presets
 from ppo_agent.common.observation_kinds import LeafKind, leaf_kind
 from ppo_agent.drivers import EpisodeStatistics
-from ppo_agent.maths.schedules import Schedule, ScheduledValue, make_schedule
+from ppo_agent.maths.schedules import Schedule, make_schedule
 from ppo_agent.training import named_environments
 from ppo_agent.training.collection import Collector
 from ppo_agent.training.networks import make_networks
 from ppo_agent.training.random_state import seed_everything
+from ppo_agent.training.scheduled_value import ScheduledValue
 from ppo_agent.training.settings import Settings
 
 ADAM_EPSILON = 1e-5
