@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from ppo_agent.common.seeds import draw_seed
+
 HIDDEN_GAIN = math.sqrt(2.0)
 POLICY_GAIN = 0.01
 VALUE_GAIN = 1.0
@@ -27,8 +29,7 @@ class SeedSource:
 
     def __init__(self, seed: int | None, salt: str) -> None:
         if seed is None:
-            with tf.init_scope():
-                seed = int(tf.random.uniform([], maxval=_SEED_LIMIT, dtype=tf.int32))
+            seed = draw_seed(_SEED_LIMIT)
         self._sequence = np.random.SeedSequence([seed, zlib.crc32(salt.encode())])
 
     def __call__(self) -> int:

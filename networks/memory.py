@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ppo_agent.common.checks import check_int
+
 from . import initializers, numpy_memory, recurrence
 
 
@@ -30,8 +32,7 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
     has_recurrent_bias: bool
 
     def __init__(self, units: int, *, seed: int | None = None, name: str | None = None) -> None:
-        if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-            raise ValueError(f"units is {units!r}, expected a positive int.")
+        check_int("units", units)
         super().__init__(name=name)
         self.units = units
         self._seed = seed

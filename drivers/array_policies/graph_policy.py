@@ -18,6 +18,7 @@ from tf_agents.policies import greedy_policy, tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common import array_nests, host_calls
+from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest
 
 from ..rollouts.rollout import NumpyPolicy
@@ -59,8 +60,7 @@ class GraphPolicy:
         self._flatten_time_step, self._flatten_state = map(array_nests.flattener, (time_step_spec, state_spec))
         step_spec = host_calls.plain((policy.action_spec, policy.info_spec, policy.policy_state_spec))
         self._pack_step = array_nests.packer(step_spec)
-        with tf.init_scope():
-            self._seed = int(tf.random.uniform([], maxval=np.iinfo(np.int32).max, dtype=tf.int32))
+        self._seed = draw_seed()
         self._count = 0
 
     def refresh(self) -> None:

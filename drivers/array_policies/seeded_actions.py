@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
+from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
 from ppo_agent.common.types import Nest
 
 
@@ -17,8 +17,8 @@ class SeedSequence:
 
     def __init__(self) -> None:
         with tf.init_scope():
-            seed = tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64)
-            self._seed = tf.Variable(seed, trainable=False, name="seed")
+            seed = draw_seed(LARGEST_INT64)
+            self._seed = tf.Variable(seed, trainable=False, dtype=tf.int64, name="seed")
             self._count = tf.Variable(0, trainable=False, dtype=tf.int64, name="rollouts")
 
     def next(self) -> tf.Tensor:

@@ -12,6 +12,8 @@ from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common import host_calls
+from ppo_agent.common.checks import check_int, check_seed
+from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
 from ppo_agent.common.types import Nest, Tensor
 
 from ..environments import spaces
@@ -55,10 +57,8 @@ class TensorFlowEnvironment(tf_environment.TFEnvironment, tf.Module, metaclass=a
         Raises:
             ValueError: An argument has a wrong value.
         """
-        if isinstance(num_environments, bool) or not isinstance(num_environments, int) or num_environments < 1:
-            raise ValueError(f"num_environments is {num_environments!r}, expected a positive int.")
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
-            raise ValueError(f"seed is {seed!r}, expected None or an int of at least 0.")
+        num_environments = check_int("num_environments", num_environments)
+        seed = check_seed("seed", seed)
         tf.Module.__init__(self, name=type(self).__name__)
         time_step_spec = ts.time_step_spec(spaces.observation_spec(self.observation_space))
         action_spec = spaces.action_spec(self.action_space)
@@ -107,7 +107,7 @@ class TensorFlowEnvironment(tf_environment.TFEnvironment, tf.Module, metaclass=a
     def _create_variables(self, seed: int | None) -> None:
         size = self._batch_size
         if seed is None:
-            seed = int(tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64))
+            seed = draw_seed(LARGEST_INT64)
         self._seed = _variable(np.int64(seed % 2**63), "seed")
         self._draws = _variable(np.int64(0), "draws")
         # What is not LAST would be stepped on, and a negative number of steps says that nothing was started.

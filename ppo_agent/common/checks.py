@@ -1,0 +1,44 @@
+"""Checks of single arguments that several constructors take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def is_int(value: Any, at_least: int = 0) -> bool:
+    """Whether a value is an int (NumPy's among them, bools not) of at least `at_least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= at_least
+
+
+def check_int(name: str, value: Any, at_least: int = 1) -> int:
+    """Returns the value as a Python int.
+
+    Args:
+        name: what the argument is called in the message.
+        value: what was given.
+        at_least: the smallest value allowed.
+
+    Raises:
+        ValueError: it is no int, or too small.
+    """
+    if not is_int(value, at_least):
+        expected = "a positive int" if at_least == 1 else f"an int of at least {at_least}"
+        raise ValueError(f"{name} is {value!r}, expected {expected}.")
+    return int(value)
+
+
+def check_seed(name: str, value: Any) -> int | None:
+    """Returns a seed as a Python int, None as it is.
+
+    Args:
+        name: what the argument is called in the message.
+        value: what was given.
+
+    Raises:
+        ValueError: it is neither None nor an int of at least 0.
+    """
+    if value is not None and not is_int(value):
+        raise ValueError(f"{name} is {value!r}, expected None or an int of at least 0.")
+    return None if value is None else int(value)
