@@ -18,7 +18,7 @@ from tf_agents.utils import common
 from ppo_agent.common import action_masks
 from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.types import Nest
-from ppo_agent.config import PPOConfig
+from ppo_agent.config import PPOConfig, document_keywords
 from ppo_agent.learner.compilation import UpdateCompiler
 from ppo_agent.learning import REPORT_SIZE, PPOLearning
 from ppo_agent.maths.distributions import ParameterCodec
@@ -38,6 +38,7 @@ class PPOAgent(PPOLearning, TFAgent):
     the numbers differ from TF-Agents' is listed in the README.
     """
 
+    @document_keywords
     def __init__(
         self,
         time_step_spec: TimeStep,
@@ -88,67 +89,7 @@ class PPOAgent(PPOLearning, TFAgent):
     ) -> None:
         """Creates the agent.
 
-        Args:
-            time_step_spec: spec of the time steps, without batch dimensions.
-            action_spec: nest of BoundedTensorSpecs of the actions.
-            optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer; default: Adam with TensorFlow's defaults.
-            actor_net: maps observations to a nest of action distributions.
-            value_net: maps observations to values.
-            greedy_eval: whether `policy` takes the most likely action instead of a sample.
-            importance_ratio_clipping: epsilon of the clipped surrogate objective; 0 for none. A function without
-                arguments that returns it is called in every gradient step: a schedule.
-            lambda_value: lambda of generalized advantage estimation.
-            discount_factor: gamma.
-            entropy_regularization: coefficient of the entropy bonus, or a function that returns it.
-            policy_l2_reg: weight decay of kernels that only the actor network has.
-            value_function_l2_reg: weight decay of kernels that only the value network has.
-            shared_vars_l2_reg: weight decay of kernels that both have.
-            value_pred_loss_coef: factor of the value loss.
-            num_epochs: passes over the experience per call of `train`.
-            use_gae: generalized advantage estimation; else advantages are returns minus values.
-            use_td_lambda_return: value targets are advantage plus value; needs `use_gae`.
-            normalize_rewards: divide rewards by their running standard deviation.
-            reward_norm_clipping: bound of normalised rewards; 0 for none.
-            normalize_observations: normalise observations by running mean and standard deviation.
-            log_prob_clipping: bound of log-probabilities; 0 for none.
-            kl_cutoff_factor: KL beyond this multiple of `adaptive_kl_target` is penalised; 0 or None for never.
-            kl_cutoff_coef: factor of that squared penalty.
-            initial_adaptive_kl_beta: first coefficient of the adaptive KL penalty; 0 for no such penalty.
-            adaptive_kl_target: KL per update, in nats, that the coefficient is adapted to.
-            adaptive_kl_tolerance: relative band around the target in which it is left alone.
-            gradient_clipping: bound of the gradients' global norm; None or 0 for none.
-            value_clipping: bound of the change of value predictions; None or 0 for none.
-            check_numerics: raise InvalidArgumentError when a loss is NaN or infinite (for debugging).
-            compute_value_and_advantage_in_train: if False, the collect policy stores value predictions, and
-                `preprocess_sequence` has to fill in returns and advantages before `train`.
-            update_normalizers_in_train: if False, the caller calls `update_observation_normalizer` and
-                `update_reward_normalizer`.
-            aggregate_losses_across_replicas: divide losses by the number of replicas of a tf.distribute strategy.
-            debug_summaries: write debug summaries in the first and last epoch.
-            summarize_grads_and_vars: write histograms of gradients and variables too.
-            train_step_counter: int64 variable, grows by one per gradient step; default: the global step.
-            name: name of the module.
-            minibatch_size: rows (time steps, or sequences with recurrent networks) per gradient step, up to 1/32 more
-                where that saves a gradient step from the few rows that are left over; None makes
-                one gradient step per epoch from the whole experience.
-            jit_compile: whether XLA compiles the gradient steps; None chooses by the sizes of minibatch and networks.
-            store_policy_state: with recurrent networks, the collect policy emits their states before each action
-                (`policy_state` in its info), and training starts every sequence from the state that it was collected
-                with; if False, from zero, as TF-Agents does.
-            sequence_length: with recurrent networks, experience is cut into sequences of this many steps, of which
-                minibatches are made and through which gradients flow; needs `store_policy_state`. None takes each row
-                of the experience as one sequence.
-            observation_and_action_constraint_splitter: from an observation (or its spec) to what the networks see and
-                the mask of the allowed actions, see `ppo_agent.common.action_masks`. None recognises a mapping of
-                `observation` and `action_mask`. Networks that know nothing of masks are wrapped in a `MaskedNetwork`.
-            target_kl: `train` makes no further gradient step after one whose minibatch had moved away from the
-                collecting policy by more than 1.5 times this KL divergence (nats, `losses.approximate_kl`); None or 0
-                for never.
-            normalize_rewards_by: with `normalize_rewards`, whose standard deviation rewards are divided by: that of a
-                'reward', or that of the discounted 'return' so far, see `returns.running_returns`.
-            max_skipped_steps: a gradient step whose loss or gradient is not finite is skipped; after so many in a row,
-                calls of `train` counted together, `train` raises `NonFiniteUpdateError` where it is called eagerly.
-                None or 0 for never.
+        {keywords}
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`, or another argument of another kind.

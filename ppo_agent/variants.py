@@ -11,7 +11,7 @@ from tf_agents.trajectories import TimeStep
 from ppo_agent.agent import PPOAgent
 from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.types import Nest
-from ppo_agent.config import number
+from ppo_agent.config import document_keywords, number
 from ppo_agent.maths.schedules import Scheduled
 
 
@@ -22,6 +22,7 @@ class PPOClipAgent(PPOAgent):
     they mean. Unlike there, `log_prob_clipping` has an effect.
     """
 
+    @document_keywords
     def __init__(
         self,
         time_step_spec: TimeStep,
@@ -65,7 +66,10 @@ class PPOClipAgent(PPOAgent):
         normalize_rewards_by: str = "reward",
         max_skipped_steps: int = 10,
     ) -> None:
-        """Creates the agent; the keywords are `PPOAgent`'s, without those of the KL penalty."""
+        """Creates the agent.
+
+        {keywords}
+        """
         given = _keywords(locals())
         super().__init__(
             **given,
@@ -84,6 +88,7 @@ class PPOKLPenaltyAgent(PPOAgent):
     what they mean. Unlike there, `kl_cutoff_factor=None` means no cutoff instead of an error in `train`.
     """
 
+    @document_keywords
     def __init__(
         self,
         time_step_spec: TimeStep,
@@ -130,7 +135,9 @@ class PPOKLPenaltyAgent(PPOAgent):
         normalize_rewards_by: str = "reward",
         max_skipped_steps: int = 10,
     ) -> None:
-        """Creates the agent; the keywords are `PPOAgent`'s, without those of the clipped objective.
+        """Creates the agent.
+
+        {keywords}
 
         Raises:
             ValueError: `kl_cutoff_coef` is positive and `kl_cutoff_factor` is None.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ppo_agent
-from ppo_agent.config import PPOConfig
+from ppo_agent.config import OTHER_KEYWORDS, PPOConfig
 
 
 def test_defaults_are_the_agents():
@@ -57,6 +57,11 @@ def test_none_means_off():
         ("use_gae", "False", "use_gae is 'False', expected True or False"),
         ("jit_compile", "yes", "jit_compile is 'yes', expected None, True or False"),
         ("normalize_rewards", None, "normalize_rewards is None, expected True or False"),
+        ("minibatch_size", np.inf, "minibatch_size is inf, expected an integer of at least 1"),
+        ("max_skipped_steps", -1, "max_skipped_steps is -1, expected an integer of at least 0"),
+        ("normalize_rewards_by", "rewards", "normalize_rewards_by is 'rewards', expected reward or return"),
+        ("lambda_value", lambda: 0.9, "lambda_value is .*, expected a number between 0 and 1"),
+        ("store_policy_state", np.ones(2), "store_policy_state is .*, expected True or False"),
         ("minibatch_size", -4, "minibatch_size is -4, expected an integer of at least 1"),
     ],
 )
@@ -98,3 +103,34 @@ def test_frozen():
 def test_what_is_used(keywords, uses_l2, uses_kl):
     config = PPOConfig(**keywords)
     assert (config.uses_l2, config.uses_kl_penalty) == (uses_l2, uses_kl)
+
+
+def test_every_hyper_parameter_is_described():
+    for field in dataclasses.fields(PPOConfig):
+        assert set(field.metadata) == {"help", "kind", "limits", "may_be_none", "schedulable"}
+        assert field.metadata["help"]
+        assert not field.metadata["help"].endswith(".")
+        assert field.default is None or isinstance(field.default, field.metadata["kind"])
+        bounds = {"choices"} if field.metadata["kind"] is str else {"lower_bound", "upper_bound"}
+        assert set(field.metadata["limits"]) <= bounds
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(PPOConfig), ids=lambda field: field.name)
+def test_limits_are_what_is_checked(field):
+    limits = field.metadata["limits"]
+    good = [limits[name] for name in ("lower_bound", "upper_bound") if name in limits]
+    bad = [limit + step for limit, step in zip(good, (-1, 1), strict=False)]
+    for value in [*good, *limits.get("choices", ())]:
+        keywords = {"store_policy_state": True} | {field.name: value}
+        assert getattr(PPOConfig(**keywords), field.name) == value
+    for value in bad:
+        with pytest.raises(ValueError, match=f"{field.name} is {value}"):
+            PPOConfig(**{field.name: value})
+
+
+@pytest.mark.parametrize("cls", [ppo_agent.PPOAgent, ppo_agent.PPOClipAgent, ppo_agent.PPOKLPenaltyAgent])
+def test_every_keyword_of_the_agents_is_described(cls):
+    fields = {field.name: field.metadata["help"] for field in dataclasses.fields(PPOConfig)}
+    for name in list(inspect.signature(cls.__init__).parameters)[1:]:
+        text = OTHER_KEYWORDS.get(name) or fields[name]
+        assert f"{name}: {text}" in inspect.getdoc(cls.__init__)

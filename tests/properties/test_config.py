@@ -1,5 +1,6 @@
 """Hyper-parameters: any mixture of good and bad ones is taken, or refused with every bad one named."""
 
+import dataclasses
 import math
 
 import helpers
@@ -9,13 +10,12 @@ from hypothesis import strategies as st
 from strategies import holds_for, refusal
 
 import ppo_agent
-from ppo_agent import config
 from ppo_agent.config import PPOConfig
 
 COUNTS = ("num_epochs", "minibatch_size", "sequence_length")
 CAN_BE_NONE = ("kl_cutoff_factor", "gradient_clipping", "value_clipping", "target_kl", "minibatch_size")
 FRACTIONS = ("lambda_value", "discount_factor")
-NUMERIC = (*config._NOT_NEGATIVE, *FRACTIONS, *COUNTS)
+NUMERIC = [field.name for field in dataclasses.fields(PPOConfig) if field.metadata["kind"] is float] + list(COUNTS)
 
 VALUES = st.one_of(
     st.floats(),
