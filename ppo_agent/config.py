@@ -218,16 +218,17 @@ def _description(field: dataclasses.Field[Any]) -> str:
 
 def _problem(field: dataclasses.Field[Any], value: Any) -> str | None:
     """What is wrong with a value, None if nothing is."""
-    expected = _expectation(field.metadata)
+    expected = expectation(field.metadata)
     is_right = (
         (value is None and field.metadata["may_be_none"])
         or (field.metadata["schedulable"] and callable(value))
-        or _is_within(field.metadata, value)
+        or is_within(field.metadata, value)
     )
     return None if is_right else f"{field.name} is {value!r}, expected {expected}"
 
 
-def _is_within(metadata: Any, value: Any) -> bool:
+def is_within(metadata: Any, value: Any) -> bool:
+    """Whether a value is one that a field's metadata allows, None aside."""
     kind, limits = metadata["kind"], metadata["limits"]
     if kind is str:
         return isinstance(value, str) and value in limits["choices"]
@@ -236,10 +237,12 @@ def _is_within(metadata: Any, value: Any) -> bool:
         return isinstance(value, (bool, np.bool_)) or (may_be_int and isinstance(value, int) and value in (0, 1))
     found = number(value)
     is_whole = kind is float or found % 1 == 0
-    return is_whole and limits["lower_bound"] <= found <= limits.get("upper_bound", math.inf) and found < math.inf
+    low, high = limits.get("lower_bound", -math.inf), limits.get("upper_bound", math.inf)
+    return is_whole and math.isfinite(found) and low <= found <= high
 
 
-def _expectation(metadata: Any) -> str:
+def expectation(metadata: Any) -> str:
+    """What a field's metadata allows, for errors."""
     kind, limits = metadata["kind"], metadata["limits"]
     if kind is str:
         return " or ".join(limits["choices"])
@@ -247,6 +250,8 @@ def _expectation(metadata: Any) -> str:
         return "None, True or False" if metadata["may_be_none"] else "True or False"
     if kind is int:
         return f"an integer of at least {limits['lower_bound']}"
+    if "lower_bound" not in limits:
+        return "a finite number"
     if "upper_bound" in limits:
         return f"a number between {limits['lower_bound']:g} and {limits['upper_bound']:g}"
     return f"a finite number of at least {limits['lower_bound']:g}"
