@@ -39,6 +39,14 @@ PEERS = {
     "one process": Peer("ours", option="sync"),
     "processes": Peer("ours", option="async"),
     "stable-baselines3 (processes)": Peer("sb3", SB3, option="async", threads=1),
+    "agent exchanged": Peer("migration", TF_AGENTS, option="agent"),
+    "agent and driver exchanged": Peer("migration", TF_AGENTS, option="driver"),
+    "agent, driver and learner exchanged": Peer("migration", TF_AGENTS, option="learner"),
+    "agent and the Actor's policy exchanged": Peer("migration", TF_AGENTS, option="actor"),
+    "PPOAgent": Peer("default_call", TF_AGENTS, option="ours"),
+    "tf-agents PPOAgent": Peer("default_call", TF_AGENTS, option="tfa"),
+    "PPOAgent (summaries)": Peer("default_call", TF_AGENTS, option="ours-summaries"),
+    "tf-agents PPOAgent (summaries)": Peer("default_call", TF_AGENTS, option="tfa-summaries"),
 }
 
 
@@ -89,6 +97,42 @@ CASES = {
     "W5-cheetah": Case("W5-cheetah", _ALL, rounds=2),
     "W5-cnn": Case("W5-cnn", _ALL, rounds=2),
     "W5-lstm": Case("W5-lstm", (OURS, "stable-baselines3", "tf-agents"), rounds=2),
+    "W7-agent": Case(
+        "W1", ("agent exchanged", "tf-agents (driver)"), "update_s", {"tf-agents (driver)": round(1 / 1.5, 2)}, rounds=5
+    ),
+    "W7-driver": Case(
+        "W1", ("agent and driver exchanged", "tf-agents (driver)"), targets={"tf-agents (driver)": 2.5}, rounds=5
+    ),
+    "W7-learner": Case(
+        "W1",
+        ("agent, driver and learner exchanged", "tf-agents (driver)"),
+        targets={"tf-agents (driver)": 4.0},
+        rounds=5,
+    ),
+    "W7-actor": Case(
+        "W1", ("agent and the Actor's policy exchanged", "tf-agents"), targets={"tf-agents": 3.0}, rounds=5
+    ),
+    **{
+        name: Case(
+            name, ("PPOAgent", "tf-agents PPOAgent"), "update_s", {"tf-agents PPOAgent": round(1 / 1.2, 2)}, rounds=5
+        )
+        for name in ("W7-1", "W7-25", "W7-1l", "W7-25l")
+    },
+    "W7-summaries": Case(
+        "W7-1",
+        ("PPOAgent (summaries)", "PPOAgent", "tf-agents PPOAgent (summaries)"),
+        "update_s",
+        {"PPOAgent": 1.1},
+        rounds=5,
+    ),
+    "W7-tracing": Case(
+        "W7-1",
+        ("PPOAgent (summaries)", "tf-agents PPOAgent (summaries)"),
+        "first_iteration_s",
+        {"tf-agents PPOAgent (summaries)": 0.33},
+        iterations=2,
+        rounds=2,
+    ),
     "startup": Case("W1", (OURS, "imports"), "startup_s", targets={"imports": 2.5}, iterations=1),
     "memory-W1": Case("W1", (OURS, "tf-agents"), "peak_memory_mb", targets={"tf-agents": 1.0}, seconds=2.0, rounds=1),
     "memory-W2": Case("W2", (OURS, "tf-agents"), "peak_memory_mb", targets={"tf-agents": 1.0}, seconds=2.0, rounds=1),

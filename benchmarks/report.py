@@ -22,6 +22,8 @@ _COLUMNS = (
 )  # fmt: skip
 _UNITS = {
     "steps_per_second": ("steps/s", 0),
+    "update_s": ("update, s", 4),
+    "first_iteration_s": ("first call, s", 1),
     "startup_s": ("start-up, s", 2),
     "seconds_to_475": ("seconds to 475", 1),
     "peak_memory_mb": ("peak memory, MB", 0),

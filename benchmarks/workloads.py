@@ -104,6 +104,28 @@ WORKLOADS = {
     "W5-lstm": dataclasses.replace(_CARTPOLE, description="CartPole-v1, LSTM policy", hidden=(64,), lstm_units=64),
 }
 
+# A call of `train` with TF-Agents' defaults: the whole experience in every gradient step.
+_DEFAULT_CALL = Workload(
+    "train with TF-Agents' defaults, 256 sequences of 16 steps, 1 epoch",
+    num_environments=256,
+    num_steps=16,
+    num_epochs=1,
+    minibatch_size=256 * 16,
+    hidden=(40, 40, 20),
+)
+WORKLOADS |= {
+    "W7-1": _DEFAULT_CALL,
+    "W7-25": dataclasses.replace(
+        _DEFAULT_CALL, description=_DEFAULT_CALL.description.replace("1 epoch", "25 epochs"), num_epochs=25
+    ),
+    "W7-1l": dataclasses.replace(
+        _DEFAULT_CALL, description=f"{_DEFAULT_CALL.description}, large networks", hidden=(256, 256)
+    ),
+}
+WORKLOADS["W7-25l"] = dataclasses.replace(
+    WORKLOADS["W7-25"], description=f"{WORKLOADS['W7-25'].description}, large networks", hidden=(256, 256)
+)
+
 # Sixteen CartPoles that cost a millisecond of processor time a step.
 SLOW = dataclasses.replace(
     _CARTPOLE,

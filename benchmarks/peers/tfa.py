@@ -30,10 +30,12 @@ from benchmarks.workloads import Workload
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
-def make_agent(time_step_spec: Any, action_spec: Any, workload: Workload) -> ppo_clip_agent.PPOClipAgent:
+def make_agent(
+    time_step_spec: Any, action_spec: Any, workload: Workload, agent_class: Any = ppo_clip_agent.PPOClipAgent
+) -> Any:
     """The agent of a workload."""
     observation_spec = time_step_spec.observation
-    agent = ppo_clip_agent.PPOClipAgent(
+    agent = agent_class(
         time_step_spec,
         action_spec,
         optimizer=tf.compat.v1.train.AdamOptimizer(workload.learning_rate, epsilon=workloads.ADAM_EPSILON),
@@ -131,10 +133,14 @@ class ExperienceQueue:
 class Learner:
     """PPOLearner with its two sources of experience, for training and for the normalisers."""
 
-    def __init__(self, agent: Any, workload: Workload, root_dir: str) -> None:
+    def __init__(
+        self, agent: Any, workload: Workload, root_dir: str, learner_class: Any = ppo_learner.PPOLearner
+    ) -> None:
         """Makes the learner; it writes into `root_dir`."""
         self._queues = (ExperienceQueue(agent), ExperienceQueue(agent))
-        self._learner = make_learner(agent, workload, *(queue.dataset for queue in self._queues), root_dir)
+        self._learner = make_learner(
+            agent, workload, *(queue.dataset for queue in self._queues), root_dir, learner_class
+        )
 
     def train(self, experience: Trajectory) -> None:
         """Trains on experience [B, T, ...]."""
@@ -149,10 +155,15 @@ class Learner:
 
 
 def make_learner(
-    agent: Any, workload: Workload, training: Callable[[], Any], normalization: Callable[[], Any], root_dir: str
-) -> ppo_learner.PPOLearner:
+    agent: Any,
+    workload: Workload,
+    training: Callable[[], Any],
+    normalization: Callable[[], Any],
+    root_dir: str,
+    learner_class: Any = ppo_learner.PPOLearner,
+) -> Any:
     """The learner; `training` and `normalization` make datasets of the experience of an iteration."""
-    return ppo_learner.PPOLearner(
+    return learner_class(
         root_dir,
         agent.train_step_counter,
         agent,
@@ -174,14 +185,19 @@ def train(arguments: measure.Arguments) -> dict[str, Any]:
     make = tfa_collection.DriverCollector if arguments.option == "driver" else tfa_collection.ActorCollector
     with tempfile.TemporaryDirectory() as root_dir:
         collector: tfa_collection.Collector = make(env, agent, workload.steps_per_iteration, root_dir)
-        learner, more = Learner(agent, workload, root_dir), True
-        while more:
-            experience = collector.collect()
-            meter.collected()
-            learner.train(experience)
-            collector.write_metrics()
-            more = meter.updated()
-        learner.close()
+        return run(collector, Learner(agent, workload, root_dir), agent, meter)
+
+
+def run(collector: tfa_collection.Collector, learner: Learner, agent: Any, meter: measure.Meter) -> dict[str, Any]:
+    """Collects and trains until enough is measured."""
+    more = True
+    while more:
+        experience = collector.collect()
+        meter.collected()
+        learner.train(experience)
+        collector.write_metrics()
+        more = meter.updated()
+    learner.close()
     return meter.report(return_mean=collector.mean_return(), gradient_steps=int(agent.train_step_counter))
 
 

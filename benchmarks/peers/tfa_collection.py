@@ -93,10 +93,12 @@ class ActorCollector:
     The rows are kept in a list, which costs less than the Reverb server there.
     """
 
-    def __init__(self, env: Any, agent: Any, steps: int, root_dir: str) -> None:
-        """Makes the Actor for `steps` environment steps a run."""
+    def __init__(self, env: Any, agent: Any, steps: int, root_dir: str, policy: Any = None) -> None:
+        """Makes the Actor for `steps` environment steps a run; `policy` stands in for TF-Agents' `PyTFEagerPolicy`."""
         self._rows: list[Trajectory] = []
-        policy = py_tf_eager_policy.PyTFEagerPolicy(agent.collect_policy, use_tf_function=True, batch_time_steps=False)
+        policy = policy or py_tf_eager_policy.PyTFEagerPolicy(
+            agent.collect_policy, use_tf_function=True, batch_time_steps=False
+        )
         metrics = actor.collect_metrics(buffer_size=100)
         self._returns = next(metric for metric in metrics if metric.name == "AverageReturn")
         self._actor = actor.Actor(
@@ -128,8 +130,15 @@ class ActorCollector:
 class DriverCollector:
     """As the examples without PPOLearner: driver and replay buffer in one graph, which calls Python for every step."""
 
-    def __init__(self, env: Any, agent: Any, steps: int, root_dir: str) -> None:
-        """Makes the driver for `steps` environment steps a run."""
+    def __init__(
+        self,
+        env: Any,
+        agent: Any,
+        steps: int,
+        root_dir: str,
+        driver_class: Any = dynamic_step_driver.DynamicStepDriver,
+    ) -> None:
+        """Makes the driver for `steps` environment steps a run; TF-Agents' own is run as a graph function."""
         env = tf_py_environment.TFPyEnvironment(env)
         self._agent = agent
         # Every step may be followed by the boundary row behind an episode.
@@ -143,10 +152,9 @@ class DriverCollector:
             tf_metrics.EnvironmentSteps(),
             tf_metrics.NumberOfEpisodes(),
         ]
-        driver = dynamic_step_driver.DynamicStepDriver(
-            env, agent.collect_policy, [self._buffer.add_batch, *self._metrics], num_steps=steps
-        )
-        self._run = tf.function(driver.run, autograph=False)
+        driver = driver_class(env, agent.collect_policy, [self._buffer.add_batch, *self._metrics], num_steps=steps)
+        is_own = driver_class is dynamic_step_driver.DynamicStepDriver
+        self._run = tf.function(driver.run, autograph=False) if is_own else driver.run
         self._state = (env.reset(), agent.collect_policy.get_initial_state(env.batch_size))
         self._writer = tf.summary.create_file_writer(root_dir)
 
