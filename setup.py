@@ -43,6 +43,12 @@ EXTRAS_REQUIRE = {
     "mujoco": ["mujoco>=3.0", "imageio>=2.14"],
     "box2d": ["box2d==2.3.10", "pygame>=2.1.3"],
     "atari": ["ale-py>=0.10"],
+    "data": ["minari>=0.5"],
+    "envpool": ["envpool>=1.2"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+    "search": ["optuna>=4.0"],
+    "serve": ["fastapi>=0.110", "uvicorn>=0.29"],
+    "tflite": ["ai-edge-litert>=1.0" + NEW],
     "video": ["moviepy>=1.0", "pygame>=2.1.3"],
     "dev": ["hypothesis", "mypy" + NEW, "pytest>=8", "pytest-xdist>=3", "ruff", "scipy"],
 }

@@ -83,11 +83,17 @@ def test_lock_satisfies_setup(lock: str, python: str, extra: str) -> None:
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
 
 
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+@pytest.mark.parametrize("extra", ["data", "envpool", "onnx", "search", "serve", "tflite"])
+def test_newer_stack_has_all_extras(python: str, extra: str) -> None:
+    test_lock_satisfies_setup("tf221.txt", python, extra)
+
+
 @pytest.mark.parametrize("lock", [f"{STACK}.txt", f"{STACK}-tensorflow-only.txt", "build.txt"])
 def test_lock_is_complete(lock: str) -> None:
     """Locks are installed without dependencies, so what a locked package requires must be locked too."""
     locked = pins(lock)
-    replaced = {"pygame-ce"}  # by pygame, see setup.py
+    replaced = {"pygame-ce", "backports-strenum"}  # by pygame, see setup.py; by Python itself, see tf221-overrides.txt
     for distribution in locked:
         names = {canonicalize_name(requirement.name) for requirement in required(distribution)}
         assert names - replaced <= set(locked), distribution
