@@ -9,12 +9,10 @@ from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
+from ppo_agent.common.environment_options import LONGEST_EPISODE
 from ppo_agent.common.types import Nest
 
 from .rollout_driver import NO_LIMIT, RolloutDriver, check_count
-
-# Vector steps for each episode asked for, after which a run without a limit of its own ends.
-LONGEST_EPISODE = 100_000
 
 
 class DynamicEpisodeDriver(RolloutDriver):

@@ -11,6 +11,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory as trajectory_lib
 
 from ppo_agent.common import host_calls, scalar_summaries
+from ppo_agent.common.checks import check_int
 
 _FIRST, _LAST = int(ts.StepType.FIRST), int(ts.StepType.LAST)
 _MOST_UNREAD = 100_000
@@ -38,9 +39,7 @@ class EpisodeStatistics:
         Raises:
             ValueError: `window` is no positive int.
         """
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ValueError(f"window is {window!r}, expected a positive int.")
-        self._window = window
+        self._window = check_int("window", window)
         self.reset()
 
     def reset(self) -> None:
@@ -145,7 +144,7 @@ class EpisodeStatistics:
 
 
 def _running_totals(values: np.ndarray, starts: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Returns sums over time that begin anew at each start.
+    """Returns sums over time that start again at each start.
 
     Args:
         values: What is summed, [N, B, T].
@@ -156,7 +155,7 @@ def _running_totals(values: np.ndarray, starts: np.ndarray, before: np.ndarray) 
         Sums including each row, [N, B, T].
     """
     sums = values.cumsum(axis=2)
-    # Sum before each row, and in front of them what makes a row without any start go on from `before`.
+    # Sum before each row, and in front of them what makes a row without any start continue from `before`.
     sums_before = np.concatenate([-before[:, :, None], np.zeros_like(before)[:, :, None], sums[:, :, :-1]], axis=2)
     last_start = np.maximum.accumulate(np.where(starts, np.arange(starts.shape[1]), -1), axis=1)
     return sums - np.take_along_axis(sums_before, np.broadcast_to(last_start + 1, values.shape), axis=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common import host_calls
+from ppo_agent.common.checks import check_int, is_int
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
@@ -21,8 +22,9 @@ from .faults.soundness import check_rollout
 from .observers import Observed, Observers
 from .rollouts import compiled_loop
 from .rollouts.dropped import drop_abandoned
-from .rollouts.lane_rollout import collect_in_lanes
-from .rollouts.rollout import NumpyEnvironment, NumpyPolicy, StopRule, collect_in_graph, collect_numpy
+from .rollouts.graph_loop import collect_in_graph
+from .rollouts.python_loop import collect_in_python, groups_of
+from .rollouts.rollout import NumpyPolicy, StopRule
 
 NO_LIMIT = np.iinfo(np.int32).max
 
@@ -120,7 +122,7 @@ class RolloutDriver(driver.Driver):
         if not isinstance(time_step, ts.TimeStep):
             raise TypeError(f"time_step is {time_step!r}, expected None or a TimeStep of the environment.")
         limit = NO_LIMIT if maximum_iterations is None else maximum_iterations
-        if not tf.is_tensor(limit) and not (isinstance(limit, (int, np.integer)) and limit >= 0):
+        if not tf.is_tensor(limit) and not is_int(limit):
             raise ValueError(f"maximum_iterations is {limit!r}, expected None or an int of at least 0.")
         if self._numpy_policy is not None and tf.executing_eagerly():
             stop = StopRule(int(target), int(limit), self._counts_boundaries)
@@ -149,12 +151,8 @@ class RolloutDriver(driver.Driver):
         time_step, policy_state = host_calls.to_arrays((time_step, policy_state))
         if policy_state is None:
             policy_state = numpy_policy.initial_state(self.env.batch_size)
-        env = cast("NumpyEnvironment", self.env)
-        if len(lanes := getattr(env, "lanes", ())) > 1:
-            collected = collect_in_lanes(lanes, numpy_policy, time_step, policy_state, stop)
-        else:
-            collected = collect_numpy(env, numpy_policy, time_step, policy_state, stop)
-        rollout, time_step, policy_state = collected
+        groups = groups_of(self.env)
+        rollout, time_step, policy_state = collect_in_python(groups, numpy_policy, time_step, policy_state, stop)
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
             rollout = drop_abandoned(rollout._replace(action=action, policy_info=info))
@@ -196,7 +194,4 @@ def check_count(name: str, value: Any) -> Any:
     Raises:
         ValueError: It is neither; `name` is the argument in the message.
     """
-    is_int = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not tf.is_tensor(value) and not (is_int and value > 0):
-        raise ValueError(f"{name} is {value!r}, expected a positive int.")
-    return value
+    return value if tf.is_tensor(value) else check_int(name, value)

@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ppo_agent.common.environment_options import ATARI_PREFIX
+
 AUTO, NONE = "auto", "none"
-_ATARI_NAMESPACE = "ALE/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +217,7 @@ def check_name(name: str) -> None:
 
 def family(env_name: str) -> str:
     """`module:namespace/Name-v1` -> `Name`; all games of the Arcade Learning Environment, `ALE/Name-v5` -> `Atari`."""
-    if env_name.startswith(_ATARI_NAMESPACE):
+    if env_name.startswith(ATARI_PREFIX):
         return "Atari"
     return re.sub(r"-v\d+$", "", env_name.rsplit(":", 1)[-1].rsplit("/", 1)[-1])
 

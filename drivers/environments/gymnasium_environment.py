@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -11,16 +11,17 @@ import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.common import action_masks, host_calls
+from ppo_agent.common import action_masks, array_nests, host_calls
+from ppo_agent.common.checks import check_seed
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
-from ..faults import faults
+from ..faults.faults import EnvironmentFaultError
+from ..faults.recovery import Recovery, check_limits
 from ..faults.soundness import SoundnessCheck
-from ..rollouts import lane_rollout
 from ..vector_envs import autoreset, factory
 from . import spaces
-from .lanes import Lane
+from .gymnasium_group import GymnasiumGroup
 
 
 class GymnasiumEnvironment(tf_environment.TFEnvironment):
@@ -40,11 +41,11 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
 
     No time step holds a NaN, an infinity, or a category outside its space: an environment that gives one, or one of
     another shape or dtype, raises `EnvironmentFaultError`, or is reset with `invalid_steps='drop'`. An environment that
-    raises an error, takes too long or dies is made anew, `max_restarts` times each. The episode that is given up shows
+    raises an error, takes too long or dies is recreated, `max_restarts` times each. The episode that is given up shows
     by a first step that does not follow a last one, and the drivers drop its rows.
 
     Methods that end in `_numpy` do the same on NumPy arrays, which is faster where no graph is needed. Their arrays
-    are not changed by later steps and must not be written to. `lanes` are the groups of environments that are stepped
+    are not changed by later steps and must not be written to. `groups` are the groups of environments that are stepped
     together, one or two.
 
     Example:
@@ -79,7 +80,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
                 form; 'auto' chooses by the number of environments and the time of a step, see
                 `vector_envs.make_vector_env`.
             env_kwargs: Keyword arguments of the environment's constructor.
-            max_restarts: How often each environment is made anew after it has raised an error, taken too long or died
+            max_restarts: How often each environment is recreated after it has raised an error, taken too long or died
                 with its process; the next time is an `EnvironmentFaultError`. Not for 'vector_entry_point' and ready
                 vector environments, which do not tell whose fault it was.
             step_time_limit_s: Seconds that a process may take for a step or a reset of its environments, after which it
@@ -92,13 +93,17 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             ValueError: An argument has a wrong value, the id is unknown, a package that the environment needs is not
                 installed (the sentence says what to install), or a space has no tensor form.
         """
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
-            raise ValueError(f"seed is {seed!r}, expected None or an int of at least 0.")
-        faults.check_limits(max_restarts, step_time_limit_s, invalid_steps)
+        self._seed = check_seed("seed", seed)
+        check_limits(max_restarts, step_time_limit_s, invalid_steps)
         drops = invalid_steps == "drop"
-        env = factory.make_vector_env(
-            env_name, num_environments, vectorization, env_kwargs, step_time_limit_s, one_by_one=drops
-        )
+        try:
+            env = factory.make_vector_env(
+                env_name, num_environments, vectorization, env_kwargs, step_time_limit_s, one_by_one=drops
+            )
+        except SystemExit as error:  # It would end the program without a word.
+            raise EnvironmentFaultError(
+                f"the environment raised SystemExit: {error}, when it was made.", None, None
+            ) from error
         observation_space, action_space = env.single_observation_space, env.single_action_space
         try:
             observation_spec, action_spec = spaces.observation_spec(observation_space), spaces.action_spec(action_space)
@@ -112,12 +117,9 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         super().__init__(ts.time_step_spec(observation_spec), action_spec, batch_size=env.num_envs)
         self._batched_time_step_spec = host_calls.with_outer_dims(self.time_step_spec(), env.num_envs)
         self._gymnasium_env = env
-        self._recovery = faults.Recovery(env.num_envs, max_restarts, drops, seed)
-        self.lanes = self._make_lanes(
-            spaces.observation_decoder(observation_space), spaces.action_encoder(action_space)
-        )
+        self._recovery = Recovery(env.num_envs, max_restarts, drops, self._seed)
+        self.groups = self._make_groups()
         self._check_action = NestCheck("action", action_spec)
-        self._seed = None if seed is None else int(seed)
         self._closed = False
 
     @property
@@ -125,17 +127,20 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         """The `gymnasium.vector.VectorEnv` underneath; stepping it directly confuses this object."""
         return self._gymnasium_env
 
-    def _make_lanes(self, decode: Callable[[Any], Nest], encode: Callable[[Nest], Any]) -> tuple[Lane, ...]:
+    def _make_groups(self) -> tuple[GymnasiumGroup, ...]:
         """One for each half of environments in processes, else a single one."""
-        halves = getattr(self._gymnasium_env, "halves", None) or (self._env,)
+        env = self._gymnasium_env
+        halves = getattr(env, "halves", None) or (self._env,)
         size = self.batch_size // len(halves)
+        decode = spaces.observation_decoder(env.single_observation_space, size)
+        encode = spaces.action_encoder(env.single_action_space)
         return tuple(
-            Lane(
+            GymnasiumGroup(
                 half,
                 size,
                 decode,
                 encode,
-                functools.partial(self._check_mask, index * size),
+                functools.partial(_check_mask, self._mask_layout, index * size),
                 SoundnessCheck(self.observation_spec(), size),
                 self._recovery,
                 index * size,
@@ -145,14 +150,14 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
 
     def reset_numpy(self) -> ts.TimeStep:
         """Starts a new episode in every environment; returns a `TimeStep` of arrays [B, ...]."""
-        start, self._seed, size = self._seed, None, self.lanes[0].num_environments
-        seeds = [None if start is None else start + index * size for index in range(len(self.lanes))]
-        return _join([lane.reset(seed) for lane, seed in zip(self.lanes, seeds, strict=True)])
+        start, self._seed, size = self._seed, None, self.groups[0].num_environments
+        seeds = [None if start is None else start + index * size for index in range(len(self.groups))]
+        return array_nests.concatenate([group.reset(seed) for group, seed in zip(self.groups, seeds, strict=True)])
 
     def current_numpy(self) -> ts.TimeStep:
         """Returns the current `TimeStep` of arrays [B, ...]; resets if nothing was started yet."""
-        steps = [lane.time_step for lane in self.lanes if lane.time_step is not None]
-        return _join(steps) if steps else self.reset_numpy()
+        steps = [group.time_step for group in self.groups if group.time_step is not None]
+        return array_nests.concatenate(steps) if steps else self.reset_numpy()
 
     def step_numpy(self, action: Nest) -> ts.TimeStep:
         """Steps every environment.
@@ -164,27 +169,15 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         Returns:
             The next `TimeStep` of arrays [B, ...].
         """
-        first = self.lanes[0]
+        first = self.groups[0]
         if first.time_step is None:
             return self.reset_numpy()
-        if len(self.lanes) == 1:
+        if len(self.groups) == 1:
             return first.step(action)
-        for index, lane in enumerate(self.lanes):
-            rows = slice(index * lane.num_environments, (index + 1) * lane.num_environments)
-            lane.send(tf.nest.map_structure(lambda x, rows=rows: x[rows], action))
-        return _join([lane.receive() for lane in self.lanes])
-
-    def _check_mask(self, first_index: int, time_step: ts.TimeStep) -> None:
-        """Raises ValueError if an environment that waits for an action allows none; the first one's number is given."""
-        if self._mask_layout is None:
-            return
-        rows = self._mask_layout.rows_without_choice(time_step.observation[action_masks.ACTION_MASK])
-        stuck = rows[time_step.step_type[rows] != ts.StepType.LAST]
-        if stuck.size:
-            raise ValueError(
-                f"action_mask of environment {first_index + stuck[0]} allows no action at all, expected at least one "
-                f"for every component: {time_step.observation[action_masks.ACTION_MASK][stuck[0]].tolist()}."
-            )
+        for index, group in enumerate(self.groups):
+            rows = slice(index * group.num_environments, (index + 1) * group.num_environments)
+            group.send(tf.nest.map_structure(lambda x, rows=rows: x[rows], action))
+        return array_nests.concatenate([group.receive() for group in self.groups])
 
     def render(self) -> np.ndarray:
         """Returns the frames of all environments, uint8 [B, height, width, 3].
@@ -229,9 +222,18 @@ def _check_can_drop(env: Any) -> None:
         )
 
 
-def _join(time_steps: list[ts.TimeStep]) -> ts.TimeStep:
-    """Puts the rows of several lanes together."""
-    return time_steps[0] if len(time_steps) == 1 else lane_rollout.join(time_steps)
+def _check_mask(layout: action_masks.MaskLayout | None, first_index: int, time_step: ts.TimeStep) -> None:
+    """Raises ValueError if an environment that waits for an action allows none; the first one's number is given."""
+    if layout is None:
+        return
+    mask = time_step.observation[action_masks.ACTION_MASK]
+    rows = layout.rows_without_choice(mask)
+    stuck = rows[time_step.step_type[rows] != ts.StepType.LAST]
+    if stuck.size:
+        raise ValueError(
+            f"action_mask of environment {first_index + stuck[0]} allows no action at all, expected at least one "
+            f"for every component: {mask[stuck[0]].tolist()}."
+        )
 
 
 def _mask_layout(observation_spec: Nest, action_spec: Nest) -> action_masks.MaskLayout | None:

@@ -6,16 +6,20 @@ Both sides have the same nesting: a `Dict` space is a dict of leaves, a `Tuple` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.common.types import Nest
+from ppo_agent.common.types import Array, Nest
+
+from ..faults.leaf_checks import as_leaf, value_outside
 
 Encoder = Callable[[Nest], Nest]
 
+# Of an action over all of its components: the largest layer that still is one.
+MOST_CATEGORIES = 2**20
 _SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
 
 
@@ -34,6 +38,7 @@ def observation_spec(space: gym.Space, name: str = "observation") -> Nest:
     if (nested := _nested_spaces(space)) is not None:
         return _map(nested, lambda key, child: observation_spec(child, f"{name}/{key}"))
     low, high, dtype = _bounds(space, name)
+    _check_size(space, name)
     return _bounded_spec(space.shape, dtype, low, high, name)
 
 
@@ -53,43 +58,96 @@ def action_spec(space: gym.Space, name: str = "action") -> Nest:
     if (nested := _nested_spaces(space)) is not None:
         return _map(nested, lambda key, child: action_spec(child, f"{name}/{key}"))
     low, high, dtype = _bounds(space, name)
+    _check_size(space, name)
+    if dtype.kind in "iu":
+        _check_categories(low, high, name)
     if isinstance(space, gym.spaces.Box):
         return _bounded_spec(space.shape, dtype, low, high, name)
     dtype = np.dtype(np.int32) if isinstance(space, gym.spaces.MultiBinary) else dtype
     return _bounded_spec(space.shape, dtype, np.zeros_like(low), high - low, name)
 
 
-def observation_decoder(space: gym.Space) -> Encoder:
-    """Returns a function from a batch of gymnasium observations to fresh arrays of the spec's dtypes."""
-    if (nested := _nested_spaces(space)) is not None:
-        return _nested_encoder(nested, observation_decoder)
-    dtype = _bounds(space, "observation")[2]
-    return lambda value: np.array(value, dtype)
+def observation_decoder(space: gym.Space, num_environments: int, name: str = "observation") -> Encoder:
+    """Returns a function from a batch of gymnasium observations to fresh arrays of the spec's dtypes.
 
-
-def action_encoder(space: gym.Space) -> Encoder:
-    """Returns a function from a batch of agent actions to what gymnasium's `step` takes.
-
-    Box actions are clipped to the bounds of the space, discrete ones are shifted by its start.
+    It raises `InvalidLeafError` where a batch is not of the space's shape, or has values that its dtype does not hold.
     """
     if (nested := _nested_spaces(space)) is not None:
-        return _nested_encoder(nested, action_encoder)
-    dtype, low, high = space.dtype, *_bounds(space, "action")[:2]
+        return _nested_encoder(
+            _map(nested, lambda key, child: observation_decoder(child, num_environments, f"{name}/{key}"))
+        )
+    dtype, native = _bounds(space, name)[2], space.dtype
+    shape = (num_environments, *cast("tuple[int, ...]", space.shape))
+
+    def decode(value: Any) -> Array:
+        if type(value) is not np.ndarray or value.dtype != native or value.shape != shape:
+            value = as_leaf(value, shape, dtype, name)
+        return np.array(value, dtype)
+
+    return decode
+
+
+def action_encoder(space: gym.Space, name: str = "action") -> Encoder:
+    """Returns a function from a batch of agent actions to what gymnasium's `step` takes.
+
+    Box actions are clipped to the bounds of the space, discrete ones are shifted by its start. It raises ValueError
+    where a batch for a space of whole numbers is of another kind, or has values that its dtype does not hold.
+    """
+    if (nested := _nested_spaces(space)) is not None:
+        return _nested_encoder(_map(nested, lambda key, child: action_encoder(child, f"{name}/{key}")))
+    dtype, low = np.dtype(space.dtype), _bounds(space, name)[0]
     if isinstance(space, gym.spaces.Box):
-        low, high = space.low, space.high
-        if np.isinf(low).all() and np.isinf(high).all():
-            return lambda value: np.asarray(value, dtype)
-        return lambda value: np.minimum(np.maximum(np.asarray(value, dtype), low), high)
+        return _box_encoder(space, dtype, name)
     if np.any(low != 0):
-        return lambda value: np.asarray(value, dtype) + low
-    return lambda value: np.asarray(value, dtype)
+        return lambda value: _whole(value, dtype, name) + low
+    return lambda value: _whole(value, dtype, name)
+
+
+def _box_encoder(space: gym.spaces.Box, dtype: np.dtype, name: str) -> Encoder:
+    low, high = space.low, space.high
+    if dtype.kind in "iu":  # They are clipped first: 200 is 127 of an int8, not -56.
+        return lambda value: np.clip(_whole(value, None, name), low, high).astype(dtype)
+    if np.isinf(low).all() and np.isinf(high).all():
+        return lambda value: np.asarray(value, dtype)
+    return lambda value: np.minimum(np.maximum(np.asarray(value, dtype), low), high)
+
+
+def _whole(value: Any, dtype: np.dtype | None, name: str) -> Array:
+    """Returns whole numbers in a dtype, None for their own."""
+    array = np.asarray(value)
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind not in "iub":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected whole numbers.")
+    if dtype is None:
+        return array
+    if (lost := value_outside(array, dtype)) is not None:
+        raise ValueError(f"{name} is {lost}, expected a number that {dtype} holds.")
+    return array.astype(dtype)
 
 
 def _nested_spaces(space: gym.Space) -> dict[str, gym.Space] | tuple[gym.Space, ...] | None:
-    """Returns the children of a Dict or Tuple space, None for a leaf."""
-    if isinstance(space, gym.spaces.Dict):
-        return dict(space.spaces)
-    return tuple(space.spaces) if isinstance(space, gym.spaces.Tuple) else None
+    """Returns the children of a Dict or Tuple space, at least one, None for a leaf."""
+    if not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
+        return None
+    if not space.spaces:
+        raise ValueError(f"the environment has an empty space, {space}, expected at least one entry in it.")
+    return dict(space.spaces) if isinstance(space, gym.spaces.Dict) else tuple(space.spaces)
+
+
+def _check_size(space: gym.Space, name: str) -> None:
+    if 0 in cast("tuple[int, ...]", space.shape):
+        raise ValueError(f"the environment's {name} space is {space}, expected one with at least one number.")
+
+
+def _check_categories(low: Array, high: Array, name: str) -> None:
+    # In Python's integers, because the range of an int64 does not fit an int64.
+    count = sum(b - a + 1 for a, b in zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
+    if count > MOST_CATEGORIES:
+        raise ValueError(
+            f"the environment's {name} space has {count} categories, expected at most {MOST_CATEGORIES}: each whole "
+            "number of an action is one."
+        )
 
 
 def _map(nested: Any, function: Callable[[Any, gym.Space], Any]) -> Nest:
@@ -99,9 +157,8 @@ def _map(nested: Any, function: Callable[[Any, gym.Space], Any]) -> Nest:
     return tuple(function(index, child) for index, child in enumerate(nested))
 
 
-def _nested_encoder(nested: Any, encoder_of: Callable[[gym.Space], Encoder]) -> Encoder:
+def _nested_encoder(encoders: Nest) -> Encoder:
     """Combines the encoders of the children."""
-    encoders = _map(nested, lambda _, child: encoder_of(child))
     if isinstance(encoders, dict):
         return lambda value: {key: encode(value[key]) for key, encode in encoders.items()}
     return lambda value: tuple(encode(part) for encode, part in zip(encoders, value, strict=True))

@@ -1,4 +1,4 @@
-"""Finds what may not reach a learner: numbers that are not finite, categories outside their space, wrong shapes."""
+"""Finds what may not reach a learner: numbers that are not finite, and categories outside their space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
@@ -35,7 +34,7 @@ class SoundnessCheck:
         self._only_test = tests[0] if self._names == ["observation"] else None
 
     def __call__(self, time_step: ts.TimeStep) -> bool:
-        """Whether all is sound; False may be a false alarm."""
+        """Returns whether all is sound; False may be a false alarm."""
         if not self._reward_test(time_step.reward):
             return False
         if self._only_test is not None:
@@ -44,7 +43,7 @@ class SoundnessCheck:
         return all(test(leaves[index]) for index, test in self._tests)
 
     def faults(self, time_step: ts.TimeStep) -> dict[int, Fault]:
-        """The faults of the environments whose reward or observation is not sound, by row."""
+        """Returns the faults of the environments whose reward or observation is not sound, by row."""
         found: dict[int, Fault] = {}
         leaves = [time_step.reward, *self._flatten(time_step.observation)]
         for name, spec, leaf in zip(["reward", *self._names], [None, *self._specs], leaves, strict=True):
@@ -59,7 +58,7 @@ def _finite_test(size: int) -> Callable[[np.ndarray], bool]:
 
 
 def _quick_test(spec: Any, num_environments: int) -> Callable[[np.ndarray], bool] | None:
-    """None for a leaf that cannot be unsound."""
+    """Returns a test of a whole batch; None for a leaf that cannot be unsound."""
     if spec.dtype.is_floating:
         return _finite_test(num_environments * int(np.prod(spec.shape)))
     low, high = _bounds(spec)
@@ -81,7 +80,7 @@ def _is_whole_range(spec: Any, low: np.ndarray, high: np.ndarray) -> bool:
 
 
 def _bad_rows(spec: Any, leaf: np.ndarray) -> np.ndarray:
-    """A bool for each of the rows [B, ...]."""
+    """Returns a bool for each of the rows [B, ...]."""
     if leaf.dtype.kind == "f":
         bad = ~np.isfinite(leaf)
     else:
@@ -103,7 +102,7 @@ def check_rollout(rows: Any) -> None:
     """Checks the rewards and observations of a `Trajectory` [B, T, ...], arrays or eager tensors; () has none.
 
     Raises:
-        EnvironmentFaultError: a number is not finite; the step is that of the rollout.
+        EnvironmentFaultError: A number is not finite; the step is that of the rollout.
     """
     if not rows:
         return
@@ -117,59 +116,3 @@ def check_rollout(rows: Any) -> None:
             f"environment {environment} gave an invalid {name}, {value}, expected finite numbers, in step {step} of "
             "the rollout.", environment, step, name,
         )  # fmt: skip
-
-
-class InvalidObservationError(Exception):
-    """An observation is not of its space's shape or dtype.
-
-    Attributes:
-        fault: what is told of it.
-    """
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(text)
-        self.fault = Fault(f"gave an invalid {name}, {text}", leaf=name)
-
-
-def write_row(space: gym.Space, batch: Nest, index: int, observation: Any, name: str = "observation") -> None:
-    """Writes a single observation into row `index` of a batch of arrays.
-
-    Raises:
-        InvalidObservationError: its structure, a shape or a dtype is wrong.
-    """
-    if isinstance(space, gym.spaces.Dict):
-        if not isinstance(observation, dict) or set(observation) != set(space.spaces):
-            raise InvalidObservationError(
-                name, f"{_brief(observation)}, expected a dict with the keys {list(space.spaces)}"
-            )
-        for key, child in space.spaces.items():
-            write_row(child, batch[key], index, observation[key], f"{name}/{key}")
-    elif isinstance(space, gym.spaces.Tuple):
-        if not isinstance(observation, (tuple, list)) or len(observation) != len(space.spaces):
-            raise InvalidObservationError(name, f"{_brief(observation)}, expected a tuple of {len(space.spaces)}")
-        for part, child in enumerate(space.spaces):
-            write_row(child, batch[part], index, observation[part], f"{name}/{part}")
-    else:
-        batch[index] = _as_leaf(space, observation, name)
-
-
-def _as_leaf(space: gym.Space, observation: Any, name: str) -> np.ndarray:
-    try:
-        array = np.asarray(observation)
-    except Exception as error:
-        raise InvalidObservationError(
-            name, f"{_brief(observation)}, expected an array of shape {space.shape}"
-        ) from error
-    if array.dtype == object or array.shape != space.shape:
-        found = "dtype object" if array.dtype == object else f"shape {array.shape}"
-        raise InvalidObservationError(
-            name, f"an array of {found}, expected shape {space.shape} and dtype {space.dtype}"
-        )
-    if not np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind"):
-        raise InvalidObservationError(name, f"an array of dtype {array.dtype}, expected {space.dtype}")
-    return array
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

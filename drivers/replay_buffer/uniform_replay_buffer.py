@@ -9,10 +9,10 @@ import tensorflow as tf
 from tf_agents.replay_buffers import replay_buffer, tf_uniform_replay_buffer
 
 from ppo_agent.common import host_calls
+from ppo_agent.common.checks import check_int
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
-from ..rollout_driver import check_count
 from .host_rows import HostRows
 from .ordered_dataset import OrderedDataset
 
@@ -54,8 +54,8 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
             TypeError: `data_spec` holds something else, or nothing.
             ValueError: A number is not positive.
         """
-        check_count("batch_size", batch_size)
-        check_count("max_length", max_length)
+        check_int("batch_size", batch_size)
+        check_int("max_length", max_length)
         leaves = tf.nest.flatten(data_spec)
         if not leaves or not all(isinstance(leaf, tf.TensorSpec) for leaf in leaves):
             raise TypeError(
@@ -106,7 +106,7 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         """
         for name, value in (("sample_batch_size", sample_batch_size), ("num_steps", num_steps)):
             if value is not None:
-                check_count(name, value)
+                check_int(name, value)
         return self._get_next(sample_batch_size, num_steps, time_stacked)
 
     def as_dataset(

@@ -20,7 +20,8 @@ from ppo_agent.common import host_calls
 from ppo_agent.common.types import Nest
 
 from ..array_policies.seeded_actions import SeedSequence, seeded_action
-from .rollout import Chunk, Rollout, StopRule, step_in_graph, to_rollout
+from .graph_loop import Chunk, step_in_graph, to_rollout
+from .rollout import Rollout, StopRule
 
 _logger = logging.getLogger(__name__)
 
@@ -86,11 +87,11 @@ class CompiledRollout:
         whole = tf.cond(
             (first.counted >= target) | (first.rows >= limit),
             lambda: tf.nest.map_structure(tf.identity, first),
-            lambda: self._go_on(first, seed, target, limit),
+            lambda: self._continue(first, seed, target, limit),
         )
         return to_rollout(whole), whole.time_step, whole.policy_state
 
-    def _go_on(self, so_far: Chunk, seed: tf.Tensor, target: tf.Tensor, limit: tf.Tensor) -> Chunk:
+    def _continue(self, so_far: Chunk, seed: tf.Tensor, target: tf.Tensor, limit: tf.Tensor) -> Chunk:
         """Takes further chunks until the stop rule holds."""
 
         def body(so_far: Chunk) -> tuple[Chunk]:

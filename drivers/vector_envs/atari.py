@@ -16,8 +16,6 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers.vector import TransformObservation
 
-PREFIX = "ALE/"
-
 
 def make_atari_env(env_id: str, num_environments: int, *, ends_with_life: bool = False, **kwargs: Any) -> VectorEnv:
     """Makes a game.

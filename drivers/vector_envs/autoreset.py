@@ -9,14 +9,21 @@ the new episode starts unspoilt. Nothing is stepped when every environment waits
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ppo_agent.common.types import Nest
+
+from ..faults.leaf_checks import as_leaf
+
+# The key of infos that holds the environments whose episode was lost because another one was reset, bool [B].
+LOST = "ppo_agent_lost_episodes"
 
 StepResult = tuple[Nest, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -42,20 +49,26 @@ class SameStepAdapter:
     """A SAME_STEP vector environment with next-step semantics.
 
     An environment that ignores `options['reset_mask']` cannot be reset alone: its episodes then start with the
-    observation after the ignored action, and the reward of that action is lost. A warning tells.
+    observation after the ignored action, and the reward of that action is lost. That it does is seen where `reset`
+    takes no options, or else when the environments that were not to be reset change; their episodes are lost then
+    (`LOST`). A warning tells either way.
     """
 
     def __init__(self, env: VectorEnv) -> None:
         self._env = env
         self._ended = np.zeros(env.num_envs, bool)
         self._first_observation: Nest = None
-        self._resets_by_mask = _resets_by_mask(env)
-        if not self._resets_by_mask:
-            warnings.warn(
-                f"{env} resets in the same step and ignores options['reset_mask']: the first step of each episode is "
-                "taken with the previous episode's last action and its reward is lost; use AutoresetMode.NEXT_STEP.",
-                stacklevel=3,
-            )
+        self._resets_by_mask = True
+        if not _takes_options(env.reset):
+            self._do_without_masks()
+
+    def _do_without_masks(self) -> None:
+        self._resets_by_mask = False
+        warnings.warn(
+            f"{self._env} resets in the same step and ignores options['reset_mask']: the first step of each episode is "
+            "taken with the previous episode's last action and its reward is lost; use AutoresetMode.NEXT_STEP.",
+            stacklevel=3,
+        )
 
     def reset(self, *, seed: int | None = None) -> tuple[Nest, dict[str, Any]]:
         """Resets all environments; as `VectorEnv.reset`."""
@@ -89,27 +102,29 @@ class SameStepAdapter:
     def _restart(self, result: StepResult) -> StepResult:
         """Takes back the step of the environments that had ended."""
         observation, reward, terminated, truncated, info = result
-        observation = _copy(observation)
+        observation, running = _copy(observation), ~self._ended
         if self._resets_by_mask:
             first, _ = self._env.reset(options={"reset_mask": self._ended.copy()})
-            observation = _put_rows(observation, first, self._ended)
-        running = ~self._ended
+            in_episode = running & ~np.logical_or(terminated, truncated)
+            if _any_differs(observation, first, in_episode):
+                self._do_without_masks()
+                observation, running, info = _copy(first), running & ~in_episode, {**info, LOST: in_episode}
+            else:
+                observation = _put_rows(observation, first, self._ended)
         return observation, reward * running, terminated & running, truncated & running, info
 
 
-def _resets_by_mask(env: VectorEnv) -> bool:
-    """Returns whether `reset(options={'reset_mask': mask})` leaves the other environments alone."""
-    if isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) or env.num_envs == 1:
-        return True
-    mask = np.arange(env.num_envs) == 0
-    try:
-        env.reset()
-        before = _copy(env.step(env.action_space.sample())[0])
-        after, _ = env.reset(options={"reset_mask": mask})
-    except Exception:  # Whatever it raises, it does not know the option.
-        return False
+def _takes_options(reset: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(reset).parameters.values()
+    return any(p.name == "options" or p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _any_differs(before: Nest, after: Nest, mask: np.ndarray) -> bool:
+    """Returns whether the rows in `mask` of two nests of arrays [B, ...] are not equal."""
     pairs = zip(tf.nest.flatten(before), tf.nest.flatten(after), strict=True)
-    return all(np.array_equal(np.asarray(old)[1:], np.asarray(new)[1:]) for old, new in pairs)
+    return mask.any() and not all(
+        np.array_equal(old[mask], np.asarray(new)[mask], equal_nan=old.dtype.kind == "f") for old, new in pairs
+    )
 
 
 def _copy(observation: Nest) -> Nest:
@@ -128,7 +143,7 @@ def _put_rows(observation: Nest, rows: Any, mask: np.ndarray) -> Nest:
     for index in np.flatnonzero(mask):
         row = rows[index] if _is_object_array(rows) else tf.nest.map_structure(lambda leaf, i=index: leaf[i], rows)
         for target, value in zip(tf.nest.flatten(result), tf.nest.flatten(row), strict=True):
-            target[index] = value
+            target[index] = as_leaf(value, target.shape[1:], target.dtype, "final observation")
     return result
 
 

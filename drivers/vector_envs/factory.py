@@ -13,12 +13,14 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from . import atari, processes
-from .serial import SerialVectorEnv, close_quietly
+from ppo_agent.common.checks import check_int
+from ppo_agent.common.environment_options import ATARI_PREFIX, VECTORIZATIONS
+
+from . import processes
+from .serial import RAISED, SerialVectorEnv, close_quietly
 
 EnvLike = str | Callable[..., gym.Env] | VectorEnv
 
-VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 # Extras of this package, by the modules that hold the environments.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
 # Processes are taken from this wall time of a step on. They cost about 0.1 ms a step, so that they would pay somewhat
@@ -50,7 +52,7 @@ def make_vector_env(
             a machine with several cores if a step takes half a millisecond or more (the median of 9 in an environment
             that is then closed), else 'sync'.
         env_kwargs: Keyword arguments of the environment.
-        step_time_limit_s: Of environments in processes, see `process_envs.make_process_env`.
+        step_time_limit_s: Of environments in processes, see `processes.make_process_env`.
         one_by_one: 'auto' does not take the environment's own vectorised form, in which one cannot be reset alone.
 
     Raises:
@@ -76,8 +78,7 @@ def make_vector_env(
 
 
 def _check_arguments(num_environments: int, vectorization: str) -> None:
-    if isinstance(num_environments, bool) or not isinstance(num_environments, int) or num_environments < 1:
-        raise ValueError(f"num_environments is {num_environments!r}, expected a positive int.")
+    check_int("num_environments", num_environments)
     if vectorization not in VECTORIZATIONS:
         raise ValueError(f"vectorization is {vectorization!r}, expected one of {', '.join(VECTORIZATIONS)}.")
 
@@ -116,7 +117,7 @@ def _from_id(
         if step_seconds(scalar) >= WORTH_PROCESSES_S:
             vectorization = "async"
         else:
-            close_quietly(scalar)  # It has been stepped: nothing of that shall be seen.
+            close_quietly(scalar)  # It has been stepped, which must not be seen.
             scalar = make()
     # The worker processes of 'async' make their own environments; 'sync' uses the one at hand as its first.
     if vectorization == "async":
@@ -136,7 +137,7 @@ def step_seconds(env: gym.Env) -> float:
             seconds.append(time.perf_counter() - start)
             if terminated or truncated:
                 env.reset()
-    except Exception:  # Whatever it is, it shall come up where the user steps the environment.
+    except RAISED:  # Whatever it is, it comes up where the user steps the environment.
         return 0.0
     return statistics.median(seconds)
 
@@ -176,7 +177,7 @@ def _from_callable(
 def make_named(make: Callable[[], Any], env_id: str) -> Any:
     """Calls a function that makes a gymnasium environment and says in one sentence what is wrong with its id."""
     try:
-        if env_id.startswith(atari.PREFIX):
+        if env_id.startswith(ATARI_PREFIX):
             importlib.import_module("ale_py")  # Registers the names.
         return make()
     except (gym.error.Error, ImportError) as error:
@@ -198,7 +199,7 @@ def _reason(env_id: str, error: Exception) -> str:
 
 def _extra(env_id: str) -> str | None:
     """Returns this package's extra that the environment needs, None if none of them is of use."""
-    if env_id.startswith(atari.PREFIX):
+    if env_id.startswith(ATARI_PREFIX):
         return _EXTRAS["ale_py"]
     spec = gym.registry.get(env_id.rpartition(":")[2])
     entry_point = spec.entry_point if spec and isinstance(spec.entry_point, str) else ""

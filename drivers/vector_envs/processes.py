@@ -22,7 +22,7 @@ from ppo_agent.common.types import Nest
 from ..faults.faults import FAULTS, Fault
 from .autoreset import StepResult
 from .serial import Restart, close_quietly
-from .worker import LostWorkerError, Memory, Worker, close_all
+from .worker import LostWorkerError, SharedArrays, Worker, close_all
 
 # Fewer environments, or an odd number of them, get a process each and are not halved.
 _FEWEST_IN_HALVES = 4
@@ -65,11 +65,11 @@ def group_count(num_environments: int, most: int) -> int:
 class GroupedVectorEnv(VectorEnv):
     """`num_groups` processes with `group_size` environments each, with next-step autoreset.
 
-    Faults are told as `SerialVectorEnv` tells them. A process that does not answer in time, or has died, is a fault of
+    Faults are reported as by `SerialVectorEnv`. A process that does not answer in time, or has died, is a fault of
     the environment that it was stepping and of those that are lost with it; `restart` starts another one.
 
     Attributes:
-        observations: the memory that observations are written to, a nest of arrays [B, ...].
+        observations: The memory that observations are written to, a nest of arrays [B, ...].
     """
 
     def __init__(
@@ -77,11 +77,12 @@ class GroupedVectorEnv(VectorEnv):
     ) -> None:
         """Starts the processes."""
         self._workers: list[Worker] = []
+        self._owner = os.getpid()
         self._make, self._group_size, self._limit = make, group_size, step_time_limit_s
         self.num_envs = num_groups * group_size
         self._take_over_spaces(make())
-        self._memory = Memory.create(self.single_observation_space, self.num_envs)
-        self.observations, self._rewards, self._flags = self._memory.arrays()
+        self._shared = SharedArrays.create(self.single_observation_space, self.num_envs)
+        self.observations, self._rewards, self._flags = self._shared.arrays()
         self._workers = [self._start(first) for first in range(0, self.num_envs, group_size)]
         for worker in self._workers:
             error = worker.wait_until_ready()
@@ -100,7 +101,7 @@ class GroupedVectorEnv(VectorEnv):
         close_quietly(env)
 
     def _start(self, first: int) -> Worker:
-        return Worker(self._make, self._memory, first, self._group_size, self._limit)
+        return Worker(self._make, self._shared, first, self._group_size, self._limit)
 
     @property
     def processes(self) -> list[Any]:
@@ -131,7 +132,7 @@ class GroupedVectorEnv(VectorEnv):
         return self.observations, self._rewards.copy(), self._flags[0].copy(), self._flags[1].copy(), infos
 
     def restart(self, restarts: Mapping[int, Restart]) -> dict[int, Fault]:
-        """As `SerialVectorEnv.restart`; starts processes in place of those that are not there any more."""
+        """As `SerialVectorEnv.restart`; starts processes in place of those that have ended."""
         concerned = [i for i, worker in enumerate(self._workers) if any(row in restarts for row in worker.rows)]
         faults: dict[int, Fault] = {}
         for index in concerned:
@@ -163,7 +164,7 @@ class GroupedVectorEnv(VectorEnv):
         return {FAULTS: faults} if faults else {}
 
     def _faults(self, worker: Worker) -> dict[int, Fault]:
-        """Waits for an answer; returns the faults that it tells of."""
+        """Waits for an answer; returns the faults that it reports."""
         try:
             faults = worker.receive()
         except LostWorkerError as lost:
@@ -180,11 +181,11 @@ class GroupedVectorEnv(VectorEnv):
 
     def close_extras(self, **_: Any) -> None:
         """Ends the processes, whatever they are doing."""
-        close_all(self._workers)
+        close_all(self._workers, self._owner)
 
 
 def _all_lost(worker: Worker, text: str, error: BaseException | None = None) -> dict[int, Fault]:
-    """The faults of all environments of a process: of one it is its own."""
+    """Returns the faults of all environments of a lost process; only one environment is to blame."""
     culprit, lost = worker.culprit, Fault("was lost with the process of another one", is_bystander=True)
     return {row: Fault(text, error=error) if row == culprit else lost for row in worker.rows}
 

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import logging
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array, iterate
+from gymnasium.vector.utils import create_empty_array, iterate
 
 from ppo_agent.common.types import Nest
 
 from ..faults.faults import FAULTS, Fault, raised
-from ..faults.soundness import InvalidObservationError, write_row
+from ..faults.leaf_checks import InvalidLeafError, brief, row_writer
 from .autoreset import StepResult
 
 _logger = logging.getLogger(__name__)
 
+# What an environment may raise; SystemExit would end the program without a word.
+RAISED = (Exception, SystemExit)
+_NUMBERS = frozenset({float, np.float64, np.float32, np.int64, bool})
+
 
 class Restart(NamedTuple):
-    """How an environment is put right.
+    """How an environment is restarted.
 
     Attributes:
-        makes_anew: closes it and makes another one; else it is only reset.
-        seed: of the reset.
+        recreates: Whether it is closed and another one is made; else it is only reset.
+        seed: Of the reset.
     """
 
-    makes_anew: bool
+    recreates: bool
     seed: int | None
 
 
@@ -38,11 +43,11 @@ class SerialVectorEnv(SyncVectorEnv):
     2,048 steps of a HalfCheetah under a policy took 174 and 180 ms instead of 194 and 199 ms, in turns. Observations
     are written to the same memory in every step.
 
-    An environment that raises an error, or whose observation has a wrong shape or dtype, does not stop the others: the
-    infos tell of it (`failures.FAULTS`), its row means nothing, and it has to be restarted before the next step.
+    An environment that raises an error, or returns something of a wrong form, does not stop the others: the infos
+    report it (`faults.FAULTS`), its row means nothing, and it has to be restarted before the next step.
 
     Attributes:
-        observations: the memory that observations are written to, a nest of arrays [B, ...].
+        observations: The memory that observations are written to, a nest of arrays [B, ...].
     """
 
     def __init__(
@@ -62,14 +67,12 @@ class SerialVectorEnv(SyncVectorEnv):
             at: Where to write which environment is being stepped or reset, int64 [1]; None for nowhere.
         """
         super().__init__(makes if first is None else [lambda: first, *makes[1:]], copy=False)
-        self._makes, self._at = makes, at
+        self._makes, self._at = makes, np.zeros(1, np.int64) if at is None else at
         self._ended = np.zeros(self.num_envs, bool)
         if observations is None:
             observations = create_empty_array(self.single_observation_space, n=self.num_envs)
         self.observations = observations
-        # Views, of numbers too.
-        is_leaf = _is_leaf(self.single_observation_space)
-        self._rows = [self.observations[i, ...] for i in range(self.num_envs)] if is_leaf else None
+        self._write = row_writer(self.single_observation_space, observations)
         self._acts_in_rows = _is_leaf(self.single_action_space)
 
     def reset(
@@ -78,37 +81,34 @@ class SerialVectorEnv(SyncVectorEnv):
         """Starts a new episode in all of them; environment i is given the seed `seed + i`."""
         seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
         self._ended = np.zeros(self.num_envs, bool)
-        observations, faults = [], {}
-        for i, (env, s) in enumerate(zip(self.envs, seeds, strict=True)):
-            if self._at is not None:
-                self._at[0] = i
-            try:
-                observation, _ = env.reset(seed=s, options=options)
-            except Exception as error:
-                observation, faults[i] = None, _fault_of(error)
-            observations.append(observation)
-        return self._gather(observations, faults), _infos(faults)
+        faults = {i: self._begin(i, seed=s, options=options) for i, s in enumerate(seeds)}
+        return self.observations, _infos({i: fault for i, fault in faults.items() if fault})
 
     def step(self, actions: Nest) -> StepResult:
         """Steps all of them; those whose episode has ended are reset and ignore their action."""
         size, at = self.num_envs, self._at
         rewards, terminated, truncated = np.zeros(size), np.zeros(size, bool), np.zeros(size, bool)
-        observations: list[Nest] = []
         faults: dict[int, Fault] = {}
         rows = actions if self._acts_in_rows else iterate(self.action_space, actions)
         for i, (env, ended, action) in enumerate(zip(self.envs, self._ended.tolist(), rows, strict=True)):
-            if at is not None:
-                at[0] = i
+            if ended:
+                if fault := self._begin(i):
+                    faults[i] = fault
+                continue
+            at[0] = i
             try:
-                if ended:
-                    observation, _ = env.reset()
-                else:
-                    observation, rewards[i], terminated[i], truncated[i], _ = env.step(action)
-            except Exception as error:
-                observation, faults[i] = None, _fault_of(error)
-            observations.append(observation)
+                result = env.step(action)
+            except RAISED as error:
+                faults[i] = raised(error)
+                continue
+            try:
+                observation, rewards[i], terminated[i], truncated[i] = _checked(result)
+                self._write(i, observation)
+            except InvalidLeafError as error:
+                faults[i] = error.fault
+                terminated[i] = truncated[i] = False
         self._ended = terminated | truncated
-        return self._gather(observations, faults), rewards, terminated, truncated, _infos(faults)
+        return self.observations, rewards, terminated, truncated, _infos(faults)
 
     def restart(self, restarts: Mapping[int, Restart]) -> dict[int, Fault]:
         """Starts a new episode in some of them, whose observations are then in `observations`.
@@ -127,69 +127,90 @@ class SerialVectorEnv(SyncVectorEnv):
         for index in range(self.num_envs):
             close_quietly(self.envs[index])
 
-    def _restart(self, index: int, makes_anew: bool, seed: int | None) -> Fault | None:
+    def _restart(self, index: int, recreates: bool, seed: int | None) -> Fault | None:
         self._ended[index] = False
-        if self._at is not None:
+        if recreates:
             self._at[0] = index
-        try:
-            if makes_anew:
-                close_quietly(self.envs[index])
+            close_quietly(self.envs[index])
+            try:
                 self.envs[index] = self._makes[index]()
-            observation, _ = self.envs[index].reset(seed=seed)
-        except Exception as error:
-            return _fault_of(error)
-        return self._write(index, observation)
+            except RAISED as error:
+                return raised(error)
+        return self._begin(index, seed=seed)
 
-    def _gather(self, observations: list[Nest], faults: dict[int, Fault]) -> Nest:
-        """Returns the observations of all environments in one nest of arrays [B, ...]; may add to the faults."""
-        if not faults and self._gather_sound(observations):
-            return self.observations
-        for index, observation in enumerate(observations):
-            if index not in faults and (fault := self._write(index, observation)):
-                faults[index] = fault
-        return self.observations
-
-    def _gather_sound(self, observations: list[Nest]) -> bool:
-        """Writes all observations at once; False if that fails: one by one, they tell which one it is."""
+    def _begin(self, index: int, **keywords: Any) -> Fault | None:
+        """Resets an environment and writes its observation; returns what is wrong with it."""
+        self._at[0] = index
         try:
-            if self._rows is None:
-                concatenate(self.single_observation_space, observations, self.observations)
-            elif self._shape_differs(observations):
-                return False
-            else:
-                for row, observation in zip(self._rows, observations, strict=True):
-                    np.copyto(row, observation, casting="same_kind")
-        except Exception:
-            return False
-        return True
-
-    def _write(self, index: int, observation: Nest) -> Fault | None:
+            result = self.envs[index].reset(**keywords)
+        except RAISED as error:
+            return raised(error)
         try:
-            write_row(self.single_observation_space, self.observations, index, observation)
-        except InvalidObservationError as error:
+            observation, _ = _unpacked(result, 2)
+            self._write(index, observation)
+        except InvalidLeafError as error:
             return error.fault
         return None
-
-    def _shape_differs(self, observations: list[np.ndarray]) -> bool:
-        """Whether copying would broadcast."""
-        shape = self.single_observation_space.shape
-        return any(np.shape(observation) != shape for observation in observations)
 
 
 def close_quietly(env: gym.Env) -> None:
     """Closes an environment that nobody needs any more, whatever it raises."""
     try:
         env.close()
-    except Exception as error:
+    except RAISED as error:
         _logger.warning("an environment raised %r when it was closed.", error)
 
 
-def _fault_of(error: Exception) -> Fault:
-    """What an environment raised, or, if this file raised it, that the environment returned something strange."""
-    trace = error.__traceback__
-    if trace is None or trace.tb_next is not None:
-        return raised(error)
-    return Fault(f"returned something of a wrong form ({error})", leaf="", error=error)
+def _checked(result: Any) -> tuple[Any, Any, Any, Any]:
+    """Returns observation, reward, terminated and truncated of what `env.step` returned.
+
+    Raises:
+        InvalidLeafError: One of the latter three is wrong, or there are more or fewer parts.
+    """
+    observation, reward, terminated, truncated, _ = _unpacked(result, 5)
+    if type(reward) not in _NUMBERS:
+        reward = _as_number(reward)
+    if type(terminated) is not bool:
+        terminated = _as_flag("terminated", terminated)
+    if type(truncated) is not bool:
+        truncated = _as_flag("truncated", truncated)
+    return observation, reward, terminated, truncated
+
+
+def _unpacked(result: Any, count: int) -> Any:
+    if not isinstance(result, (tuple, list)) or len(result) != count:
+        found = f"{len(result)} values" if isinstance(result, (tuple, list)) else brief(result)
+        fault = Fault(f"returned {found} from {'step' if count > 2 else 'reset'}, expected a tuple of {count}", leaf="")
+        raise InvalidLeafError(fault)
+    return result
+
+
+def _as_number(value: Any) -> float:
+    array = _scalar(value)
+    if array is not None and array.dtype.kind in "fiub":
+        return float(array)
+    if isinstance(value, numbers.Real):
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf")
+    raise InvalidLeafError.of("reward", f"{brief(value)}, expected a number")
+
+
+def _as_flag(name: str, value: Any) -> bool:
+    array = _scalar(value)
+    if array is not None and (array.dtype.kind == "b" or (array.dtype.kind in "iu" and array in (0, 1))):
+        return bool(array)
+    raise InvalidLeafError.of(name, f"{brief(value)}, expected a bool")
+
+
+def _scalar(value: Any) -> np.ndarray | None:
+    """Returns a single number or bool as an array []; None of anything else."""
+    try:
+        array = np.asarray(value)
+    except Exception:  # Whatever it is, it is no number.
+        return None
+    return array if array.shape == () and array.dtype != object else None
 
 
 def _infos(faults: dict[int, Fault]) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,22 +20,26 @@ from gymnasium.vector.utils import CloudpickleWrapper, create_shared_memory, rea
 from ppo_agent.common.types import Nest
 
 from ..faults.faults import FAULTS, Fault, portable
-from .serial import Restart, SerialVectorEnv
+from .parent_watch import end_with_parent
+from .serial import RAISED, Restart, SerialVectorEnv
 
 # A new process has at least so many seconds until its environments are made and reset.
 _SHORTEST_START_S = 60.0
 _GRACE_S = 2.0
+# This process's ends of the pipes to all of its workers. A forked process inherits them, and closes them: as long as
+# one of them was open, no worker would see the end of this process in its pipe.
+_pipes: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class Memory(NamedTuple):
+class SharedArrays(NamedTuple):
     """What the processes of a vector environment of B environments share; each writes to its own rows.
 
     Attributes:
-        space: of a single observation.
+        space: Of a single observation.
         size: B.
-        observations: gymnasium's shared memory.
-        numbers: rewards, float64 [B].
-        flags: terminated and truncated, uint8 [2 B].
+        observations: Gymnasium's shared memory.
+        numbers: Rewards, float64 [B].
+        flags: Terminated and truncated, uint8 [2 B].
     """
 
     space: gym.Space
@@ -42,14 +49,14 @@ class Memory(NamedTuple):
     flags: Any
 
     @staticmethod
-    def create(space: gym.Space, size: int) -> Memory:
-        """Creates it."""
+    def create(space: gym.Space, size: int) -> SharedArrays:
+        """Allocates them for B = `size` environments."""
         context: Any = multiprocessing.get_context()
         observations = create_shared_memory(space, n=size, ctx=context)
-        return Memory(space, size, observations, context.RawArray("d", size), context.RawArray("B", 2 * size))
+        return SharedArrays(space, size, observations, context.RawArray("d", size), context.RawArray("B", 2 * size))
 
     def arrays(self) -> tuple[Nest, np.ndarray, np.ndarray]:
-        """Views: observations [B, ...], rewards [B], flags bool [2, B]."""
+        """Returns views: observations [B, ...], rewards [B], flags bool [2, B]."""
         observations = read_from_shared_memory(self.space, self.observations, n=self.size)
         flags = np.frombuffer(self.flags, bool).reshape(2, self.size)
         return observations, np.frombuffer(self.numbers, np.float64), flags
@@ -63,6 +70,18 @@ class LostWorkerError(Exception):
         self.text = text
 
 
+class _Owner(NamedTuple):
+    """The process that starts a worker.
+
+    Attributes:
+        pid: Its process id; None if another process starts the workers on its behalf.
+        in_main_thread: Whether its main thread starts the worker.
+    """
+
+    pid: int | None
+    in_main_thread: bool
+
+
 class Worker:
     """A process with the environments `first` to `first + size - 1` of a vector environment.
 
@@ -71,12 +90,14 @@ class Worker:
         rows: Of its environments, a range.
     """
 
-    def __init__(self, make: Callable[[], gym.Env], memory: Memory, first: int, size: int, limit: float | None) -> None:
+    def __init__(
+        self, make: Callable[[], gym.Env], shared: SharedArrays, first: int, size: int, limit: float | None
+    ) -> None:
         """Starts the process; `wait_until_ready` comes next.
 
         Args:
             make: Makes an environment.
-            memory: Shared by all processes.
+            shared: Shared by all processes.
             first: Its first row.
             size: How many environments it has.
             limit: Seconds that a step or reset of all of them may take; None for any time.
@@ -86,7 +107,10 @@ class Worker:
         self._limit, self._sent = limit, 0.0
         self._at = context.RawArray("q", 1)
         self._pipe, child = context.Pipe()
-        arguments = (child, CloudpickleWrapper(make), memory, first, size, self._at)
+        _pipes.add(self._pipe)
+        is_direct = context.get_start_method() != "forkserver"
+        owner = _Owner(os.getpid() if is_direct else None, threading.current_thread() is threading.main_thread())
+        arguments = (owner, child, CloudpickleWrapper(make), shared, first, size, self._at)
         self.process: Any = context.Process(
             target=_work, args=arguments, name=f"environments {first} to {first + size - 1}", daemon=True
         )
@@ -97,13 +121,13 @@ class Worker:
         """Waits until the environments are made; returns what their constructors raised.
 
         Raises:
-            LostWorkerError: nothing was heard of them.
+            LostWorkerError: The process has ended, or did not answer in time.
         """
         self._sent = time.monotonic()
         return self.receive(None if self._limit is None else max(self._limit, _SHORTEST_START_S))
 
     def send(self, command: str, argument: Any) -> None:
-        """Sends a command; `receive` brings the answer, and the news if the process is not there any more."""
+        """Sends a command; `receive` returns the answer, and raises if the process has ended."""
         self._sent = time.monotonic()
         with contextlib.suppress(OSError):
             self._pipe.send((command, argument))
@@ -115,7 +139,7 @@ class Worker:
             limit: Seconds since that was sent; None for the worker's own limit.
 
         Raises:
-            LostWorkerError: it did not come in time, or the process has died; it is not there any more.
+            LostWorkerError: It did not come in time, or the process has died; it has ended then.
         """
         limit = self._limit if limit is None else limit
         try:
@@ -153,8 +177,15 @@ class Worker:
         self._pipe.close()
 
 
-def close_all(workers: list[Worker]) -> None:
-    """Ends processes, by force those that are busy."""
+def close_all(workers: list[Worker], owner: int) -> None:
+    """Ends processes, by force those that are busy.
+
+    Args:
+        workers: The processes.
+        owner: Process id of the process that has started them; nothing is done in one that was forked from it.
+    """
+    if os.getpid() != owner:
+        return
     for worker in workers:
         if worker.is_alive:
             worker.send("close", None)
@@ -163,16 +194,21 @@ def close_all(workers: list[Worker]) -> None:
         worker.close(deadline)
 
 
-def _work(pipe: Any, make: Any, memory: Memory, first: int, size: int, at: Any) -> None:
+def _work(owner: _Owner, pipe: Any, make: Any, shared: SharedArrays, first: int, size: int, at: Any) -> None:
     """What the process does."""
     # The parent decides when it ends, not the terminal, nor the handlers that the parent has set for itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    end_with_parent(os.getppid() if owner.pid is None else owner.pid, owner.in_main_thread)
+    for inherited in list(_pipes):
+        inherited.close()
     env = None
     try:
-        env = _Group(make, memory, first, size, np.frombuffer(at, np.int64))
+        env = _WorkerGroup(make, shared, first, size, np.frombuffer(at, np.int64))
         pipe.send(None)
-    except Exception as error:
+    except RAISED as error:
         with contextlib.suppress(OSError):
             pipe.send(_sendable(error))
         return
@@ -182,12 +218,12 @@ def _work(pipe: Any, make: Any, memory: Memory, first: int, size: int, at: Any) 
     env.close(None)
 
 
-class _Group:
+class _WorkerGroup:
     """The commands that a process understands; each takes one argument and returns the answer."""
 
-    def __init__(self, make: Any, memory: Memory, first: int, size: int, at: np.ndarray) -> None:
+    def __init__(self, make: Any, shared: SharedArrays, first: int, size: int, at: np.ndarray) -> None:
         rows = slice(first, first + size)
-        observations, self._rewards, self._flags = memory.arrays()
+        observations, self._rewards, self._flags = shared.arrays()
         self._rewards, self._flags = self._rewards[rows], self._flags[:, rows]
         self._env = SerialVectorEnv([make] * size, observations=_rows_of(observations, rows), at=at)
 
@@ -212,7 +248,7 @@ def _portable(faults: Mapping[int, Fault] | None) -> dict[int, Fault] | None:
     return {index: portable(fault) for index, fault in faults.items()} if faults else None
 
 
-def _sendable(error: Exception) -> BaseException:
+def _sendable(error: BaseException) -> BaseException:
     fault = portable(Fault(f"{type(error).__name__}: {error}", error=error))
     return fault.error or RuntimeError("".join(traceback.format_exception(error)))
 

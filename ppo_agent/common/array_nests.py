@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+from ppo_agent.common.types import Nest
 
 Flattener = Callable[[Any], list[Any]]
 Packer = Callable[[Iterator[Any]], Any]
@@ -39,6 +43,15 @@ def packer(structure: Any) -> Packer:
     if isinstance(structure, tuple):
         return lambda leaves: tuple(pack(leaves) for pack in children)
     return lambda leaves: [pack(leaves) for pack in children]
+
+
+def concatenate(parts: Sequence[Nest]) -> Nest:
+    """Returns nests of arrays [b, ...], at least one, put one under the other."""
+    if len(parts) == 1:
+        return parts[0]
+    flatten = flattener(parts[0])
+    leaves = zip(*map(flatten, parts), strict=True)
+    return packer(parts[0])(map(np.concatenate, leaves))
 
 
 def is_nest(structure: Any) -> bool:

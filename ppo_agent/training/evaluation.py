@@ -10,6 +10,7 @@ import numpy as np
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import StepType
 
+from ppo_agent.common.environment_options import LONGEST_EPISODE
 from ppo_agent.common.types import Nest
 from ppo_agent.drivers import GymnasiumEnvironment
 from ppo_agent.drivers.array_policies import graph_policy
@@ -19,8 +20,6 @@ Act = Callable[[Any], Nest]
 
 # Environments that are stepped together in an evaluation.
 MOST_ENVIRONMENTS = 20
-# An episode that takes longer counts with the return that it has reached: some environments never end one.
-LONGEST_EPISODE = 100_000
 
 
 class Evaluation(NamedTuple):

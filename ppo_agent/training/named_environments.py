@@ -6,6 +6,7 @@ from typing import Any
 
 from tf_agents.environments import tf_environment
 
+from ppo_agent.common.environment_options import ATARI_PREFIX
 from ppo_agent.drivers import GymnasiumEnvironment, TensorFlowEnvironment, TFAcrobot, TFCartPole, TFPendulum
 from ppo_agent.drivers.vector_envs import atari, factory
 
@@ -79,7 +80,7 @@ def make_environment(
     Raises:
         ValueError: there is no such environment, a package is missing, or it is of no use for PPO.
     """
-    if env_name.startswith(atari.PREFIX):
+    if env_name.startswith(ATARI_PREFIX):
         if vectorization not in _OF_GAMES:
             raise ValueError(f"vectorization is {vectorization}, expected auto: Atari games are stepped in threads.")
         games = factory.make_named(

@@ -14,9 +14,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
 
+from ppo_agent.common.environment_options import ATARI_PREFIX
 from ppo_agent.common.types import Nest
 from ppo_agent.drivers import GymnasiumEnvironment
-from ppo_agent.drivers.vector_envs import atari
 from ppo_agent.training import named_environments
 from ppo_agent.training.command_line import one_line
 from ppo_agent.training.evaluation import Act, num_environments
@@ -33,7 +33,7 @@ def make_environment(env_name: str, num_episodes: int, seed: int, video_dir: str
         return named_environments.make_environment(env_name, num_environments=num_environments(num_episodes), seed=seed)
     with named_environments.make_environment(env_name):  # For its messages.
         pass
-    if env_name.startswith(atari.PREFIX):
+    if env_name.startswith(ATARI_PREFIX):
         raise ValueError(f"video_dir is given, expected another env_name than {env_name!r}: games are not recorded.")
     return GymnasiumEnvironment(functools.partial(_recorded, env_name, video_dir), seed=seed)
 

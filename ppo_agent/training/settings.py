@@ -9,15 +9,14 @@ from typing import Any
 
 from absl import flags
 
+from ppo_agent.common.environment_options import INVALID_STEPS, VECTORIZATIONS
 from ppo_agent.config import REWARD_STATISTICS
 
 # A run collects either by episodes or by steps: of each pair, setting one unsets the other.
 COLLECTION = ("collect_episodes_per_iteration", "collect_steps_per_iteration")
 ACTIVATIONS = ("tanh", "relu", "elu", "swish")
 SCHEDULES = ("constant", "linear")
-VECTORIZATIONS = ("auto", "sync", "async", "vector_entry_point")
 MEMORIES = ("lstm", "gru")
-INVALID_STEPS = ("error", "drop")
 # What a resumed run may do otherwise than before.
 MAY_CHANGE = (
     "total_environment_steps",
@@ -55,7 +54,7 @@ class Settings:
     )
     max_environment_restarts: int = _setting(
         10,
-        "how often each environment is made anew after it has raised an error, taken too long or died with its "
+        "how often each environment is recreated after it has raised an error, taken too long or died with its "
         "process, its episode dropped; the next time the run ends. Not for environments that vectorise themselves",
         lower_bound=0,
     )
@@ -133,7 +132,7 @@ class Settings:
 
     @property
     def limits(self) -> dict[str, Any]:
-        """What is put up with from the environments: keywords of `GymnasiumEnvironment`."""
+        """What is tolerated of the environments: keywords of `GymnasiumEnvironment`."""
         return {
             "max_restarts": self.max_environment_restarts,
             "step_time_limit_s": self.step_time_limit_s or None,

@@ -2,13 +2,8 @@
 
 import pytest
 
-from ppo_agent.drivers.vector_envs import factory
 from ppo_agent.drivers.vector_envs.processes import HalvedVectorEnv
 from ppo_agent.training import experiment, settings
-
-
-def test_the_setting_offers_what_the_environment_does() -> None:
-    assert settings.VECTORIZATIONS == factory.VECTORIZATIONS
 
 
 @pytest.mark.parametrize(("vectorization", "in_processes"), [("sync", False), ("async", True)])

@@ -401,15 +401,50 @@ def test_same_step_autoreset_with_nested_observations():
     np.testing.assert_array_equal(rows.observation["count"][:, 0, 0], [0, 1, 2, 0, 1])
 
 
-def test_a_same_step_environment_without_masks_is_warned_about():
+def test_a_same_step_environment_that_ignores_masks_is_warned_about():
+    """It shows when the first episode ends: that of the other environment is lost, and given up."""
+    env = GymnasiumEnvironment(SameStepCounters((2, 5)))
     with pytest.warns(UserWarning, match="ignores options"):
-        env = GymnasiumEnvironment(SameStepCounters((2, 3)))
+        rows = collect(env, 6)
+    np.testing.assert_array_equal(rows.step_type[:, 0], [FIRST, MID, LAST, FIRST, MID, LAST, FIRST])
+    np.testing.assert_array_equal(rows.step_type[:, 1], [FIRST, MID, MID, FIRST, MID, MID, MID])
+    np.testing.assert_array_equal(rows.observation[:, 0, 0], [0, 1, 2, 0, 1, 2, 1])
+    np.testing.assert_array_equal(rows.observation[:, 1, 0], [0, 1, 2, 0, 1, 2, 3])
+    np.testing.assert_array_equal(rows.reward[:, 0], [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(rows.reward[:, 1], [0, 1, 2, 0, 1, 2, 3])
+    assert (rows.discount[3] == 1).all()
+
+
+def test_a_same_step_environment_whose_reset_takes_no_options_is_warned_about():
+    class WithoutOptions(SameStepCounters):
+        def reset(self, *, seed=None):
+            return super().reset(seed=seed)
+
+    with pytest.warns(UserWarning, match="ignores options"):
+        env = GymnasiumEnvironment(WithoutOptions((2, 3)))
     rows = collect(env, 4)
     np.testing.assert_array_equal(rows.step_type[:, 0], [FIRST, MID, LAST, FIRST, LAST])
     np.testing.assert_array_equal(rows.step_type[:, 1], [FIRST, MID, MID, LAST, FIRST])
     np.testing.assert_array_equal(rows.observation[:, 0, 0], [0, 1, 2, 1, 2])
     np.testing.assert_array_equal(rows.observation[:, 1, 0], [0, 1, 2, 3, 1])
     np.testing.assert_array_equal(rows.reward[:, 0], [0, 1, 2, 0, 2])
+
+
+def test_a_same_step_environment_is_not_stepped_while_it_is_taken_over():
+    class Counted(SameStepCounters):
+        calls = 0
+
+        def step(self, actions):
+            self.calls += 1
+            return super().step(actions)
+
+        def reset(self, **keywords):
+            self.calls += 1
+            return super().reset(**keywords)
+
+    ready = Counted((2, 3))
+    GymnasiumEnvironment(ready)
+    assert ready.calls == 0
 
 
 def test_a_same_step_environment_of_one_needs_no_mask():

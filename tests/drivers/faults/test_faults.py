@@ -17,8 +17,8 @@ SOME = ["nan_observation", "vector_reward", "wrong_shape", "raise_in_step", "str
 LEAVES = {
     "nan_observation": "observation/x", "inf_observation": "observation/x", "huge_observation": "observation/x",
     "wrong_shape": "observation/x", "wrong_dtype": "observation/x", "object_dtype": "observation/x",
-    "outside_discrete": "observation/kind", "no_observation": "observation", "vector_reward": "", "four_results": "",
-    "nan_reward": "reward", "inf_reward": "reward", "no_reward": "reward",
+    "outside_discrete": "observation/kind", "no_observation": "observation", "vector_reward": "reward",
+    "four_results": "", "nan_reward": "reward", "inf_reward": "reward", "no_reward": "reward",
 }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_by_default_it_is_an_error_that_tells_where_in_processes(fault):
 
 
 def check_restart(fault, vectorization, marker, **keywords):
-    """Misbehaves once: goes on."""
+    """Misbehaves once, and continues."""
     with make(fault, vectorization, marker=str(marker), invalid_steps="drop", max_restarts=2, **keywords) as env:
         steps = run(env)
         processes = getattr(env.gymnasium_env, "processes", [])
@@ -125,7 +125,7 @@ def test_what_does_no_harm(fault, vectorization):
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_constructor_that_fails_uses_up_the_restarts(vectorization, tmp_path):
     env = make("raise_in_constructor", vectorization, marker=str(tmp_path / "marker"), max_restarts=3)
-    with env, pytest.raises(EnvironmentFaultError, match=r"no licence left.* after it had been made anew 3 times\.$"):
+    with env, pytest.raises(EnvironmentFaultError, match=r"no licence left.* after it had been recreated 3 times\.$"):
         run(env)
 
 
@@ -145,7 +145,7 @@ def test_a_reset_that_always_fails():
 def test_restarts_are_counted_for_each_environment():
     with make("raise_in_step", only={1, 3}, max_restarts=100) as env:
         steps = run(env)
-        # Those that are made anew behave.
+        # Those that are recreated behave.
         np.testing.assert_array_equal(env._recovery.restarts, [0, 1, 0, 1])
     assert given_up(steps) == 2
 
@@ -255,8 +255,7 @@ def test_a_vector_environment_of_ones_own_is_checked_too():
             raise ValueError("no")
 
     for cls, text in ((Bad, "environment 1 gave an invalid reward, nan"), (Raises, "raised ValueError: no, in its")):
-        with pytest.warns(UserWarning, match="ignores"):
-            env = GymnasiumEnvironment(cls((3, 4)))
+        env = GymnasiumEnvironment(cls((3, 4)))
         env.reset_numpy()
         with pytest.raises(EnvironmentFaultError, match=text):
             env.step_numpy(np.zeros(2, np.int64))

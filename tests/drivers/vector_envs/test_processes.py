@@ -13,8 +13,8 @@ from tf_agents.trajectories import policy_step
 from toy_environments import Counter, RememberingPolicy
 
 from ppo_agent.drivers import DynamicStepDriver, GymnasiumEnvironment, UniformReplayBuffer
-from ppo_agent.drivers.rollouts.lane_rollout import collect_in_lanes
-from ppo_agent.drivers.rollouts.rollout import StopRule, collect_numpy
+from ppo_agent.drivers.rollouts.python_loop import collect_in_python, groups_of
+from ppo_agent.drivers.rollouts.rollout import StopRule
 from ppo_agent.drivers.vector_envs import factory, processes
 
 
@@ -72,7 +72,7 @@ def pair(env_name, num_environments, **keywords):
 def test_processes_give_the_rows_of_one_process(num_environments, rng):
     sync, processes = pair("CartPole-v1", num_environments, seed=7)
     with sync, processes:
-        assert len(processes.lanes) == 2
+        assert len(processes.groups) == 2
         tf.nest.map_structure(np.testing.assert_array_equal, processes.current_numpy(), sync.current_numpy())
         for _ in range(60):
             action = rng.integers(0, 2, num_environments)
@@ -100,8 +100,8 @@ def test_a_rollout_in_halves_is_that_of_all_together(counts_boundaries, limit):
         together = (sync.current_numpy(), policy.initial_state(4))
         halves = (processes.current_numpy(), policy.initial_state(4))
         for _ in range(3):
-            expected = collect_numpy(sync, policy, *together, stop)
-            found = collect_in_lanes(processes.lanes, policy, *halves, stop)
+            expected = collect_in_python(groups_of(sync), policy, *together, stop)
+            found = collect_in_python(groups_of(processes), policy, *halves, stop)
             tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
             together, halves = expected[1:], found[1:]
 
@@ -131,14 +131,14 @@ def test_a_policy_of_tensorflow_acts_for_halves_too():
 def test_a_rollout_of_no_steps():
     with GymnasiumEnvironment("CartPole-v1", num_environments=4, seed=0, vectorization="async") as env:
         start = env.current_numpy()
-        rollout, time_step, state = collect_in_lanes(env.lanes, RunningSum(), start, (), StopRule(0, 10, False))
+        rollout, time_step, state = collect_in_python(env.groups, RunningSum(), start, (), StopRule(0, 10, False))
     assert rollout.action is None
     assert rollout.time_steps.step_type.shape == (4, 1)
     assert time_step is start
     assert state == ()
 
 
-class FakeLane:
+class FakeGroup:
     """Tells in which order things happen."""
 
     num_environments = 1
@@ -159,8 +159,8 @@ def test_one_half_steps_while_the_policy_acts_for_the_other():
     with GymnasiumEnvironment("CartPole-v1", num_environments=2, seed=0) as env:
         both = env.reset_numpy()
     one = tf.nest.map_structure(lambda x: x[:1], both)
-    lanes = [FakeLane(name, log, one) for name in "ab"]
-    collect_in_lanes(lanes, RunningSum(), both, RunningSum().initial_state(2), StopRule(100, 2, False))
+    groups = [FakeGroup(name, log, one) for name in "ab"]
+    collect_in_python(groups, RunningSum(), both, RunningSum().initial_state(2), StopRule(100, 2, False))
     assert log == ["send a", "send b", "receive a", "send a", "receive b", "send b", "receive a", "receive b"]
 
 
