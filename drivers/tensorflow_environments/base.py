@@ -125,8 +125,7 @@ class TensorFlowEnvironment(tf_environment.TFEnvironment, tf.Module, metaclass=a
         return self._current_compiled()
 
     def _step(self, action: Nest) -> ts.TimeStep:
-        specs = self.action_spec()
-        return self._step_compiled(tf.nest.map_structure(lambda x, spec: tf.cast(x, spec.dtype), action, specs))
+        return self._step_compiled(tf.nest.map_structure(_as_spec, action, self.action_spec()))
 
     def _reset_in_graph(self) -> ts.TimeStep:
         size = self._batch_size
@@ -207,6 +206,13 @@ class TensorFlowEnvironment(tf_environment.TFEnvironment, tf.Module, metaclass=a
 
 def _variable(value: Any, name: str) -> tf.Variable:
     return tf.Variable(value, trainable=False, name=name)
+
+
+def _as_spec(action: Any, spec: tf.TypeSpec) -> tf.Tensor:
+    action = tf.convert_to_tensor(action)
+    if spec.dtype.is_integer and not action.dtype.is_integer:
+        raise ValueError(f"action has dtype {action.dtype.name}, expected whole numbers.")
+    return tf.cast(action, spec.dtype)
 
 
 def _like(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
