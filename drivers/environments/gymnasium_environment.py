@@ -69,8 +69,9 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         """Makes the environments; they are reset on first use.
 
         Args:
-            env_name: A gymnasium id (`module:Name-v0` included), a callable that returns a `gymnasium.Env`, or a ready
-                `gymnasium.vector.VectorEnv` with NEXT_STEP or SAME_STEP autoreset, whose size is then used.
+            env_name: A gymnasium id (`module:Name-v0` included), `envpool:` and a name of EnvPool's, a callable that
+                returns a `gymnasium.Env`, or, whose size is then used, a ready `gymnasium.vector.VectorEnv` with
+                NEXT_STEP or SAME_STEP autoreset or what `envpool.make_gymnasium` returns.
             num_environments: Batch size B.
             seed: Seed of the first reset, not negative; later resets continue the environments' random state. Equal
                 seeds and actions give equal trajectories.
@@ -98,7 +99,13 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         drops = invalid_steps == "drop"
         try:
             env = factory.make_vector_env(
-                env_name, num_environments, vectorization, env_kwargs, step_time_limit_s, one_by_one=drops
+                env_name,
+                num_environments,
+                vectorization,
+                env_kwargs,
+                step_time_limit_s,
+                one_by_one=drops,
+                seed=self._seed,
             )
         except SystemExit as error:  # It would end the program without a word.
             raise EnvironmentFaultError(

@@ -16,13 +16,13 @@ from gymnasium.vector import VectorEnv
 from ppo_agent.common.checks import check_int
 from ppo_agent.common.environment_options import ATARI_PREFIX, VECTORIZATIONS
 
-from . import processes
+from . import envpool, processes
 from .serial import RAISED, SerialVectorEnv, close_quietly
 
 EnvLike = str | Callable[..., gym.Env] | VectorEnv
 
 # Extras of this package, by the modules that hold the environments.
-_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
+_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari", "envpool": "envpool"}
 # Processes are taken from this wall time of a step on. They cost about 0.1 ms a step, so that they would pay somewhat
 # earlier, but a simulator that is near the limit shall not be run this way today and that way tomorrow.
 WORTH_PROCESSES_S = 1e-3 / 2
@@ -40,12 +40,13 @@ def make_vector_env(
     env_kwargs: Mapping[str, Any] | None,
     step_time_limit_s: float | None = None,
     one_by_one: bool = False,
+    seed: int | None = None,
 ) -> VectorEnv:
     """Returns a vector environment of `num_environments` copies of `env`.
 
     Args:
-        env: A gymnasium id (`module:Name-v0` included), a callable that returns a `gymnasium.Env`, or a ready
-            `VectorEnv`, which is returned as it is.
+        env: A gymnasium id (`module:Name-v0` included), `envpool:` and a name of EnvPool's, a callable that returns a
+            `gymnasium.Env`, a ready `VectorEnv`, which is returned as it is, or a ready EnvPool object.
         num_environments: How many copies.
         vectorization: One of `VECTORIZATIONS`. 'auto' is 'sync' for fewer than 4 environments and for a callable; else
             it takes the environment's own vectorised form if the registry has one with the same spaces, else 'async' on
@@ -53,6 +54,7 @@ def make_vector_env(
             that is then closed), else 'sync'.
         env_kwargs: Keyword arguments of the environment.
         step_time_limit_s: Of environments in processes, see `processes.make_process_env`.
+        seed: Of EnvPool's environments, which are seeded when they are made; the others are in `reset`.
         one_by_one: 'auto' does not take the environment's own vectorised form, in which one cannot be reset alone.
 
     Raises:
@@ -63,8 +65,12 @@ def make_vector_env(
     if env_kwargs is not None and not isinstance(env_kwargs, Mapping):
         raise TypeError(f"env_kwargs is {env_kwargs!r}, expected a dict of keyword arguments.")
     kwargs = dict(env_kwargs or {})
+    if envpool.is_envpool(env):
+        env = _ready_pool(env, seed)
     if isinstance(env, VectorEnv):
         return _ready(env, num_environments, vectorization, kwargs)
+    if isinstance(env, str) and env.startswith(envpool.PREFIX):
+        return _from_envpool(env, num_environments, vectorization, kwargs, seed)
     if isinstance(env, str):
         return _from_id(env, num_environments, vectorization, kwargs, step_time_limit_s, one_by_one)
     if not callable(env):
@@ -90,6 +96,21 @@ def _ready(env: VectorEnv, num_environments: int, vectorization: str, kwargs: di
     if vectorization != "auto" or kwargs:
         raise ValueError("vectorization and env_kwargs have no meaning for a ready vector environment, leave them out.")
     return env
+
+
+def _ready_pool(pool: Any, seed: int | None) -> VectorEnv:
+    if seed is not None and seed != (own := pool.config["seed"]):
+        raise ValueError(f"seed is {seed}, expected None or {own}: the EnvPool object was made with that one.")
+    return envpool.EnvPoolVectorEnv(pool)
+
+
+def _from_envpool(
+    env_id: str, num_environments: int, vectorization: str, kwargs: dict[str, Any], seed: int | None
+) -> VectorEnv:
+    if vectorization not in ("auto", "vector_entry_point"):
+        raise ValueError(f"vectorization is {vectorization!r}, expected auto: EnvPool steps environments in threads.")
+    name = env_id.removeprefix(envpool.PREFIX)
+    return make_named(functools.partial(envpool.make_envpool_env, name, num_environments, seed, **kwargs), env_id)
 
 
 def _from_id(
@@ -199,8 +220,9 @@ def _reason(env_id: str, error: Exception) -> str:
 
 def _extra(env_id: str) -> str | None:
     """Returns this package's extra that the environment needs, None if none of them is of use."""
-    if env_id.startswith(ATARI_PREFIX):
-        return _EXTRAS["ale_py"]
+    for prefix, module in ((ATARI_PREFIX, "ale_py"), (envpool.PREFIX, "envpool")):
+        if env_id.startswith(prefix):
+            return _EXTRAS[module]
     spec = gym.registry.get(env_id.rpartition(":")[2])
     entry_point = spec.entry_point if spec and isinstance(spec.entry_point, str) else ""
     return next((extra for module, extra in _EXTRAS.items() if entry_point.startswith(module)), None)

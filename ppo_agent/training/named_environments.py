@@ -8,7 +8,7 @@ from tf_agents.environments import tf_environment
 
 from ppo_agent.common.environment_options import ATARI_PREFIX
 from ppo_agent.drivers import GymnasiumEnvironment, TensorFlowEnvironment, TFAcrobot, TFCartPole, TFPendulum
-from ppo_agent.drivers.vector_envs import atari, factory
+from ppo_agent.drivers.vector_envs import atari, envpool, factory
 
 # Atari games have a vectorised form of their own and no other.
 _OF_GAMES = ("auto", "vector_entry_point")
@@ -70,7 +70,8 @@ def make_environment(
     """Makes the environments that a name stands for.
 
     Args:
-        env_name: a gymnasium id. Atari games (`ALE/Name-v5`) come with the preprocessing of `drivers.atari`.
+        env_name: a gymnasium id, or `envpool:` and a name of EnvPool's. Atari games (`ALE/Name-v5`) come with the
+            preprocessing of `drivers.vector_envs.atari`.
         num_environments: how many.
         seed: of the first episodes.
         vectorization: see `GymnasiumEnvironment`.
@@ -87,6 +88,8 @@ def make_environment(
             lambda: atari.make_atari_env(env_name, num_environments, ends_with_life=is_training), env_name
         )
         return GymnasiumEnvironment(games, seed=seed, **limits)
+    if env_name.startswith(envpool.PREFIX) and envpool.is_game(env_name):
+        limits = {"env_kwargs": {"episodic_life": is_training}, **limits}
     return GymnasiumEnvironment(
         env_name, num_environments=num_environments, seed=seed, vectorization=vectorization, **limits
     )
