@@ -12,7 +12,7 @@ from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.common import host_calls
+from ppo_agent.common import compilation_cache, host_calls
 from ppo_agent.common.checks import check_int, is_int
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
@@ -76,6 +76,7 @@ class RolloutDriver(driver.Driver):
         # An environment with `step_numpy` is taken to check its time steps itself, as `GymnasiumEnvironment` does.
         self._checks = not hasattr(env, "step_numpy")
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
+        self._is_loaded = self._compiled is None
 
     def get_state(self) -> dict[str, Any]:
         """Returns the state of the random numbers that actions are drawn with, for `set_state` of another driver.
@@ -133,7 +134,8 @@ class RolloutDriver(driver.Driver):
         if tf.executing_eagerly():
             # One array, because each argument of a tf.function takes its time.
             bounds = np.array([int(target), int(limit)], np.int32)
-            observed, time_step, policy_state = self._collect_traced(bounds, time_step, policy_state)
+            collect = self._collect_traced if self._is_loaded else self._collect_first
+            observed, time_step, policy_state = collect(bounds, time_step, policy_state)
             if int(observed.num_steps) > 0:
                 if self._checks:
                     check_rollout(observed.rows or observed.steps)
@@ -158,6 +160,11 @@ class RolloutDriver(driver.Driver):
             rollout = drop_abandoned(rollout._replace(action=action, policy_info=info))
             self._sinks.observe(self._sinks.prepare(rollout))
         return host_calls.to_tensors((time_step, policy_state))
+
+    def _collect_first(self, *arguments: Any) -> tuple[Observed, ts.TimeStep, Nest]:
+        """Collects in the traced function, which XLA compiles in this call."""
+        self._is_loaded = True
+        return compilation_cache.call(self._collect_traced, *arguments)
 
     def _collect_in_graph(
         self, bounds: tf.Tensor, time_step: ts.TimeStep, policy_state: Nest

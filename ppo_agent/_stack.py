@@ -11,12 +11,14 @@ import importlib
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import abc, machinery, metadata, util
 from pathlib import Path
 from types import ModuleType
+
+from ppo_agent.common import compilation_cache
+from ppo_agent.common.stderr_noise import without_lines
 
 TF_AGENTS_VERSION = "0.19.0"
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
@@ -141,24 +143,9 @@ def import_tensorflow() -> None:
     not known to be noise is written to it afterwards. TF_CPP_MIN_LOG_LEVEL=0 in the environment lets everything pass.
     """
     everything = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
-    with nullcontext() if everything or "tensorflow" in sys.modules else _without_noise():
+    with nullcontext() if everything or "tensorflow" in sys.modules else without_lines(_LOADING_NOISE):
         tensorflow = importlib.import_module("tensorflow")
+        compilation_cache.start()
         if not any(map(os.path.exists, _NVIDIA_DRIVERS)):
             # The search for a GPU fails loudly where there can be none: have it over while nobody listens.
             tensorflow.config.list_physical_devices()
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, and writes the lines that are not noise at the end."""
-    sys.stderr.flush()
-    descriptor = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(descriptor, 2)
-            os.close(descriptor)
-            captured.seek(0)
-            os.write(2, b"".join(line for line in captured if not _LOADING_NOISE.match(line)))

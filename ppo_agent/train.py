@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from ppo_agent import _stack, presets
+from ppo_agent.common import compilation_cache
 from ppo_agent.training import clock as _clock  # noqa: F401 - Looks at the clock when it is imported.
 from ppo_agent.training import settings
 from ppo_agent.training.command_line import FlagError, define_common_flags, mistakes_are_flag_errors, run
@@ -81,6 +82,13 @@ def define_flags() -> flags.FlagValues:
         f"{', '.join(settings.MAY_CHANGE)} may be given anew.",
         **own,
     )
+    flags.DEFINE_string(
+        "compilation_cache",
+        "",
+        "Folder of compiled programs, which later runs load instead of compiling them; off: none; empty: "
+        f"${compilation_cache.VARIABLE}, or the user's cache folder.",
+        **own,
+    )
     flags.DEFINE_bool("progress", True, "Show a progress bar; unless given, only on a terminal.", **own)
     define_common_flags(values)
     return values
@@ -93,6 +101,7 @@ def _main(flag_values: flags.FlagValues) -> int:
         presets.check_name(values["preset"])
         settings.check_given(given)
     with InterruptGuard() as guard, _directory(values) as directory:
+        compilation_cache.use(values["compilation_cache"])
         _stack.import_tensorflow()
         # Imported here: a wrong flag should not wait for TensorFlow.
         from ppo_agent.training import session

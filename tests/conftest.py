@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # One thread for each worker, or the wo
         os.environ.setdefault(variable, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("PPO_AGENT_COMPILATION_CACHE", "off")  # Tests know nothing of one another.
 
 from ppo_agent import _stack
 

@@ -16,7 +16,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.common import host_calls
+from ppo_agent.common import compilation_cache, host_calls
 from ppo_agent.common.types import Nest
 
 from ..array_policies.seeded_actions import SeedSequence, seeded_action
@@ -24,6 +24,8 @@ from .graph_loop import Chunk, step_in_graph, to_rollout
 from .rollout import Rollout, StopRule
 
 _logger = logging.getLogger(__name__)
+
+compilation_cache.start()
 
 _MOST_ROWS = 1024
 _MOST_BYTES = 2**26

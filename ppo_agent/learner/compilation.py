@@ -10,10 +10,13 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
+from ppo_agent.common import compilation_cache
 from ppo_agent.common.types import Tensor
 from ppo_agent.learner.batches import as_weights
 
 _logger = logging.getLogger(__name__)
+
+compilation_cache.start()
 
 # Multiplications of a forward pass up to which XLA compiles the faster gradient step on a CPU.
 XLA_WORK_LIMIT = 2**24
@@ -33,6 +36,7 @@ class UpdateCompiler:
         """Takes `update(trajectory, weights, capacity, jit)`."""
         self._update = update
         self._functions: dict[Any, Any] = {}
+        self._compiled: set[Any] = set()
         self._jit_refused = False
 
     def __call__(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
@@ -62,11 +66,15 @@ class UpdateCompiler:
 
     def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
         weights = as_weights(weights, trajectory.step_type)
+        rows = capacity
         capacity = None if capacity is None else tf.constant(capacity)
         key = (trajectory.step_type.shape[0], None if weights is None else weights.shape.rank, capacity is None, jit)
         if key not in self._functions:
             function = tf.function(lambda *arguments: self._update(*arguments, jit), autograph=False)
             self._functions[key] = function.get_concrete_function(*_open_time((trajectory, weights, capacity)))
+        if jit and (*key, rows) not in self._compiled:
+            self._compiled.add((*key, rows))
+            return compilation_cache.call(self._functions[key], trajectory, weights, capacity)
         return self._functions[key](trajectory, weights, capacity)
 
 
