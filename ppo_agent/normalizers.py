@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tf_agents.utils import tensor_normalizer
+from tf_agents.utils import common, tensor_normalizer
 
 from ppo_agent.common import action_masks
+from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.specs import as_float
 from ppo_agent.common.types import Nest
+
+_EXACT_IN_FLOAT32 = (
+    tf.float32, tf.float16, tf.bfloat16, tf.bool, tf.int8, tf.uint8, tf.int16, tf.uint16,
+)  # fmt: skip
 
 
 class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
     """TF-Agents' normaliser by the mean and variance of all it has seen, for any dtype and any number of rows.
 
     Integers (counts) are normalised to float32 instead of being rounded back to integers, and an update with no rows
-    changes nothing instead of making the statistics NaN. Rows of a leaf that hold a NaN or an infinity are left out,
-    and so is an update whose sums overflow.
+    changes nothing instead of making the statistics NaN. Each component of a leaf has statistics of its own: entries
+    that are NaN or infinite are left out, and so are updates that float32 cannot hold, without touching the others.
+
+    The statistics are exact for numbers far from zero, such as time stamps: sums are made in float64, what float32
+    rounds off the mean is kept in a variable of its own, and the mean is subtracted before a number is rounded to
+    float32. The reference's first count of 1e-8 counts as an observation of the mean, not of zero: (1e9)^2 * 1e-8 would
+    be the greater part of the variance of time stamps.
 
     Attributes:
         normalizes: a bool for every leaf, in tf.nest's order; a leaf with False has no statistics and stays as it is.
@@ -37,16 +48,26 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
         count = len(tf.nest.flatten(spec))
         self.normalizes = (True,) * count if normalizes is None else tuple(normalizes)
         self._whole_spec = spec
+        self._check = NestCheck("tensor", spec)
         chosen = spec if all(self.normalizes) else self._chosen(spec)
-        super().__init__(tf.nest.map_structure(_float_spec, chosen), scope=scope)
+        super().__init__(tf.nest.map_structure(as_float, chosen), scope=scope)
+
+    @property
+    def variables(self) -> tuple[Nest, ...]:
+        """Count, mean, sum of squared deviations and its carry, as TF-Agents has them, and the mean's carry."""
+        return (*super().variables, tf.nest.pack_sequence_as(self._tensor_spec, self._avg_carry))
 
     def output_spec(self) -> Nest:
         """The spec of what `normalize` returns: float32 in place of normalised integers."""
         return self._put_back(self._whole_spec, tf.nest.flatten(self._tensor_spec))
 
-    def update(self, tensor: Nest, outer_dims: tuple[int, ...] = (0,)) -> tf.Operation | None:
+    def reset(self) -> list[tf.Tensor]:
+        """Forgets everything."""
+        return super().reset() + [carry.assign(tf.zeros_like(carry)) for carry in self._avg_carry]
+
+    def update(self, tensor: Nest, outer_dims: tuple[int, ...] = (0,)) -> tf.Operation:
         """Takes rows into the statistics; `outer_dims` are found by comparing with the spec."""
-        return super().update(self._as_float(tensor), outer_dims)
+        return tf.group(self._update_ops(self._checked(tensor), outer_dims))
 
     def normalize(
         self, tensor: Nest, clip_value: float = 5.0, center_mean: bool = True, variance_epsilon: float = 1e-3
@@ -62,8 +83,22 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
         Returns:
             The same structure and shapes; float32 where an integer was normalised.
         """
-        normalized = super().normalize(self._as_float(tensor), clip_value, center_mean, variance_epsilon)
-        return self._put_back(tensor, tf.nest.flatten(normalized))
+        with tf.name_scope(self._scope + "/normalize"):
+            normalized = [
+                self._normalize_leaf(i, value, center_mean, variance_epsilon)
+                for i, value in enumerate(self._checked(tensor))
+            ]
+            if clip_value > 0:
+                normalized = [tf.clip_by_value(value, -clip_value, clip_value) for value in normalized]
+        return self._put_back(tensor, normalized)
+
+    def _create_variables(self) -> None:
+        super()._create_variables()
+        # What `_avg` lacks of the mean. TF-Agents' own variables keep their dtypes, for those who read them.
+        self._avg_carry = [
+            common.create_variable(f"avg_carry_{i}", 0, spec.shape, tf.float64, trainable=False)
+            for i, spec in enumerate(self._flat_variable_spec)
+        ]
 
     def _chosen(self, nest: Nest) -> list[Any]:
         """The leaves that are normalised."""
@@ -75,40 +110,95 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
         leaves = [next(new) if c else leaf for leaf, c in zip(tf.nest.flatten(nest), self.normalizes, strict=True)]
         return tf.nest.pack_sequence_as(nest, leaves)
 
-    def _as_float(self, tensor: Nest) -> Nest:
-        """What is normalised, as floats in the structure of the statistics."""
-        tf.nest.assert_same_structure(tensor, self._whole_spec)
-        specs = tf.nest.flatten(self._tensor_spec)
-        floats = [tf.cast(t, spec.dtype) for t, spec in zip(self._chosen(tensor), specs, strict=True)]
-        return tf.nest.pack_sequence_as(self._tensor_spec, floats)
+    def _checked(self, tensor: Nest) -> list[tf.Tensor]:
+        """The leaves that are normalised, after a check of structure and shapes, in their own dtypes."""
+        self._check.check_shapes(tensor, ...)
+        return [tf.convert_to_tensor(leaf) for leaf in self._chosen(tensor)]
 
-    def _update_ops(self, tensors: Nest, outer_dims: tuple[int, ...]) -> list[tf.Operation]:
+    def _normalize_leaf(self, i: int, value: tf.Tensor, center_mean: bool, variance_epsilon: float) -> tf.Tensor:
+        mean, carry = self._avg[i], self._avg_carry[i]
+        scale = tf.math.rsqrt(self._m2[i] / self._count[i] + variance_epsilon)
+        if not center_mean:
+            return tf.cast(value, mean.dtype) * scale
+        if value.dtype in _EXACT_IN_FLOAT32:
+            return (tf.cast(value, mean.dtype) - mean) * scale - tf.cast(carry, mean.dtype) * scale
+        distance = tf.cast(value, tf.float64) - tf.cast(mean, tf.float64) - carry
+        return tf.cast(distance, mean.dtype) * scale
+
+    def _update_ops(self, tensors: Sequence[tf.Tensor], outer_dims: tuple[int, ...]) -> list[tf.Operation]:
         del outer_dims
         operations = []
-        for i, (rows, spec) in enumerate(zip(tf.nest.flatten(tensors), self._flat_variable_spec, strict=True)):
+        for i, (rows, spec) in enumerate(zip(tensors, self._flat_variable_spec, strict=True)):
             operations += self._update_leaf(i, tf.reshape(rows, tf.concat([[-1], spec.shape], axis=0)))
         return operations
 
     def _update_leaf(self, i: int, rows: tf.Tensor) -> list[tf.Operation]:
-        """Merges rows [n, ...] into the i-th leaf's count, mean and sum of squared deviations, the finite ones."""
-        is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=list(range(1, rows.shape.rank)), keepdims=True)
-        rows, nothing = tf.where(is_finite, rows, tf.zeros_like(rows)), tf.zeros_like(rows)
-        count = tf.reduce_sum(tf.cast(is_finite, rows.dtype))
-        mean = tf.math.divide_no_nan(tf.reduce_sum(rows, axis=0), count)
-        deviations = tf.where(is_finite, tf.math.squared_difference(rows, mean), nothing)
-        statistics = (self._count[i], self._avg[i], self._m2[i], self._m2_carry[i])
-        merged = tensor_normalizer.parallel_variance_calculation(
-            count, mean, tf.reduce_sum(deviations, axis=0), *statistics
+        """Merges rows [n, ...] into the i-th leaf's statistics, component by component."""
+        variables = (self._count[i], self._avg[i], self._avg_carry[i], self._m2[i], self._m2_carry[i])
+        before = Statistics(*(tf.cast(variable, tf.float64) for variable in variables))
+        after = merged(before, statistics_of(tf.cast(rows, tf.float64)))
+        mean, m2 = tf.cast(after.mean + after.mean_carry, variables[1].dtype), tf.cast(after.m2, variables[3].dtype)
+        values = (
+            after.count,
+            mean,
+            after.mean - tf.cast(mean, tf.float64) + after.mean_carry,
+            m2,
+            tf.cast(m2, tf.float64) - after.m2,
         )
-        # Sums of finite numbers can overflow.
-        fits = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in merged])
+        # Squares of finite numbers can be too large for the variables.
+        changes = (after.count > before.count) & tf.math.is_finite(mean) & tf.math.is_finite(m2)
         return [
-            variable.assign(tf.where(fits, value, variable)) for variable, value in zip(statistics, merged, strict=True)
+            variable.assign(tf.where(changes, tf.cast(value, variable.dtype), variable))
+            for value, variable in zip(values, variables, strict=True)
         ]
 
 
-def _float_spec(spec: tf.TensorSpec) -> tf.TensorSpec:
-    return spec if spec.dtype.is_floating else tf.TensorSpec(spec.shape, tf.float32, spec.name)
+class Statistics(NamedTuple):
+    """What is known of each component, all float64 of the shape of one entry.
+
+    Attributes:
+        count: of entries.
+        mean: of them, but for `mean_carry`.
+        mean_carry: what is to be added to `mean`.
+        m2: sum of squared deviations from the mean, but for `m2_carry`.
+        m2_carry: what is to be subtracted from `m2`, as Kahan's summation has it.
+    """
+
+    count: tf.Tensor
+    mean: tf.Tensor
+    mean_carry: tf.Tensor
+    m2: tf.Tensor
+    m2_carry: tf.Tensor
+
+
+def statistics_of(rows: tf.Tensor) -> Statistics:
+    """Statistics of the finite entries of rows, float64 [n, ...]."""
+    is_finite, zeros = tf.math.is_finite(rows), tf.zeros_like(rows)
+    count = tf.reduce_sum(tf.cast(is_finite, tf.float64), axis=0)
+    smallest = tf.reduce_min(tf.where(is_finite, rows, tf.float64.max), axis=0)
+    # From the smallest one, because a sum of large numbers loses their small differences.
+    distances = tf.where(is_finite, rows - smallest, zeros)
+    mean_distance = tf.math.divide_no_nan(tf.reduce_sum(distances, axis=0), count)
+    m2 = tf.reduce_sum(tf.where(is_finite, tf.math.squared_difference(distances, mean_distance), zeros), axis=0)
+    return Statistics(count, smallest, mean_distance, m2, tf.zeros_like(m2))
+
+
+def merged(old: Statistics, new: Statistics) -> Statistics:
+    """Statistics of both (Chan, Golub and LeVeque, 1983, "Algorithms for computing the sample variance").
+
+    An old count below 1 stands for no entry, whatever the old mean.
+    """
+    is_first, total = old.count < 1.0, old.count + new.count
+    delta = (new.mean - old.mean) + (new.mean_carry - old.mean_carry)
+    moved = old.mean_carry + delta * new.count / total
+    between = tf.where(is_first, tf.zeros_like(delta), tf.square(delta) * old.count * new.count / total)
+    return Statistics(
+        total,
+        tf.where(is_first, new.mean, old.mean),
+        tf.where(is_first, new.mean_carry, moved),
+        old.m2 + (new.m2 + between - old.m2_carry),
+        tf.zeros_like(old.m2),
+    )
 
 
 def make_observation_normalizer(

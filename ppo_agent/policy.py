@@ -14,6 +14,7 @@ from tf_agents.utils import nest_utils, tensor_normalizer
 
 from ppo_agent.common import action_masks, shared_results
 from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.specs import as_float
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.normalizers import StreamingNormalizer
@@ -266,7 +267,7 @@ def create_variables(
     if isinstance(observation_normalizer, StreamingNormalizer):
         observation_spec = observation_normalizer.output_spec()
     elif observation_normalizer is not None:
-        observation_spec = tf.nest.map_structure(_normalized_spec, observation_spec)
+        observation_spec = tf.nest.map_structure(as_float, observation_spec)
     _check_input(name, net, observation_spec)
     try:
         return net.create_variables(observation_spec)
@@ -306,7 +307,3 @@ def check_output(name: str, output_spec: Nest, expected_name: str, expected: Nes
         distribution_utils.assert_specs_are_compatible(output_spec, expected, "")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} emits {found}, expected {expected_name}: {expected}.") from error
-
-
-def _normalized_spec(spec: tf.TensorSpec) -> tf.TensorSpec:
-    return spec if spec.dtype.is_floating else tf.TensorSpec(spec.shape, tf.float32, spec.name)

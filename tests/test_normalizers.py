@@ -35,27 +35,38 @@ def test_first_count_clip_and_epsilon_are_the_references(rng):
     spec, rows = tf.TensorSpec([2], tf.float32), rng.normal(2, 3, (3, 4, 2)).astype(np.float32)
     ours, reference = StreamingNormalizer(spec), tensor_normalizer.StreamingTensorNormalizer(spec)
     for _ in range(3):
-        np.testing.assert_allclose(ours.normalize(rows), reference.normalize(rows), rtol=1e-6)
+        np.testing.assert_allclose(ours.normalize(rows), reference.normalize(rows), rtol=1e-6, atol=1e-6)
         ours.update(rows)
         reference.update(rows, outer_dims=[0, 1])
-        for mine, theirs in zip(ours.variables, reference.variables, strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+        *mine, avg_carry = ours.variables
+        for variable, theirs in zip(mine, reference.variables, strict=True):
+            np.testing.assert_allclose(variable, theirs, rtol=1e-5, atol=1e-4)
+        assert np.abs(avg_carry).max() < 1e-6
+
+
+def updated(dtype, *batches):
+    normalizer = StreamingNormalizer(tf.TensorSpec(np.shape(batches[0])[1:], dtype))
+    for rows in batches:
+        normalizer.update(tf.constant(rows, dtype))
+    return normalizer
 
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
-def test_rows_that_are_not_finite_are_left_out(rng, hole):
+def test_entries_that_are_not_finite_are_left_out(rng, hole):
     spec = {"a": tf.TensorSpec([2], tf.float32), "b": tf.TensorSpec([], tf.float32)}
-    normalizer, first, second = StreamingNormalizer(spec), oracles.Normalizer((2,)), oracles.Normalizer()
+    normalizer, (first, second, third) = StreamingNormalizer(spec), [oracles.Normalizer() for _ in range(3)]
     for size in (1, 20):
         rows = {"a": rng.normal(size=(size, 2)).astype(np.float32), "b": rng.normal(size=size).astype(np.float32)}
         rows["a"][0, 1] = hole
         normalizer.update(rows)
-        first.update(rows["a"][1:])
-        second.update(rows["b"])  # Leaf by leaf.
+        first.update(rows["a"][:, 0])
+        second.update(rows["a"][1:, 1])  # Component by component.
+        third.update(rows["b"])
     probe = {"a": np.ones((3, 2), np.float32), "b": np.ones(3, np.float32)}
     normalized = normalizer.normalize(probe)
-    np.testing.assert_allclose(normalized["a"], first.normalize(probe["a"]), rtol=1e-4)
-    np.testing.assert_allclose(normalized["b"], second.normalize(probe["b"]), rtol=1e-4)
+    np.testing.assert_allclose(normalized["a"][:, 0], first.normalize(probe["a"][:, 0]), rtol=1e-4)
+    np.testing.assert_allclose(normalized["a"][:, 1], second.normalize(probe["a"][:, 1]), rtol=1e-4)
+    np.testing.assert_allclose(normalized["b"], third.normalize(probe["b"]), rtol=1e-4)
 
 
 def test_an_update_whose_sums_overflow_is_left_out(rng):
@@ -64,6 +75,56 @@ def test_an_update_whose_sums_overflow_is_left_out(rng):
     before = [v.numpy() for v in normalizer.variables]
     normalizer.update(np.full(10, 3e38, np.float32) * np.resize([1, -1], 10).astype(np.float32))
     np.testing.assert_array_equal([v.numpy() for v in normalizer.variables], before)
+
+
+@pytest.mark.parametrize("huge", [1e20, -3.4e38, np.inf, np.nan])
+def test_a_component_that_overflows_spoils_no_other(rng, huge):
+    normalizer = StreamingNormalizer(tf.TensorSpec([2], tf.float32))
+    for _ in range(3):
+        rows = rng.normal([0, 500], [1, 10], (200, 2)).astype(np.float32)
+        rows[rng.random(200) < 0.1, 0] = huge
+        normalizer.update(rows)
+    found = normalizer.normalize(rng.normal([0, 500], [1, 10], (2000, 2)).astype(np.float32)).numpy()
+    assert np.abs(found[:, 1].mean()) < 0.2
+    assert found[:, 1].std() == pytest.approx(1, abs=0.1)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("constant", [12345.678, 1e8, -10000.1, 3e18, 1e-6, 16777217.0])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_a_constant_becomes_0(constant, dtype):
+    normalizer = updated(dtype, np.full([3], constant), np.full([1000], constant), np.full([1], constant))
+    for normalize in (normalizer.normalize, *(tf.function(normalizer.normalize, jit_compile=jit) for jit in (0, 1))):
+        np.testing.assert_array_equal(normalize(tf.constant([constant], dtype)), [0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset"),
+    [(tf.int64, 1_700_000_000), (tf.int64, -1_700_000_000_000), (tf.int32, 2**31 - 100), (tf.float64, 1.7e9),
+     (tf.float32, 2.0**23), (tf.int64, 1_700_000_000_000_000), (tf.uint32, 2**32 - 100)],
+)  # fmt: skip
+def test_time_stamps_far_from_zero_keep_their_distances(dtype, offset):
+    stamps = np.arange(100) + offset
+    normalizer = updated(dtype, stamps[:1], stamps[1:40], stamps[40:])
+    expected = (np.arange(100) - 49.5) / np.sqrt(np.arange(100).var() + 1e-3)
+    for normalize in (normalizer.normalize, *(tf.function(normalizer.normalize, jit_compile=jit) for jit in (0, 1))):
+        np.testing.assert_allclose(normalize(tf.constant(stamps, dtype)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_many_small_updates_far_from_zero_equal_one_large_one(rng):
+    rows = (1e6 + rng.normal(0, 1, (600, 2))).astype(np.float32)
+    normalizer = updated(tf.float32, *np.split(rows, 60))
+    exact = rows.astype(np.float64)
+    expected = (exact - exact.mean(axis=0)) / np.sqrt(exact.var(axis=0) + 1e-3)
+    np.testing.assert_allclose(normalizer.normalize(rows), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_reset_forgets_everything(rng):
+    normalizer = updated(tf.float32, rng.normal(1e5, 1, (9, 2)))
+    normalizer.reset()
+    fresh = StreamingNormalizer(tf.TensorSpec([2], tf.float32))
+    for found, expected in zip(normalizer.variables, fresh.variables, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_nests_and_any_number_of_batch_dimensions(rng):

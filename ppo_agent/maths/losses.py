@@ -13,6 +13,9 @@ import tensorflow as tf
 
 from ppo_agent.common.types import Tensor
 
+# Beyond any clip; its exponential, 5e34, is finite in float32.
+LARGEST_LOG_RATIO = 80.0
+
 
 class SurrogateMetrics(NamedTuple):
     """What the surrogate loss is made of, per step.
@@ -37,6 +40,10 @@ def surrogate_loss(
 
     L_t = -min(ratio_t * A_t, clip(ratio_t, 1 - epsilon, 1 + epsilon) * A_t); without clipping -ratio_t * A_t.
 
+    Where the loss is constant (beyond the clip with a positive advantage, and with an advantage of 0), so is the ratio
+    from `LARGEST_LOG_RATIO` on: an infinite one would turn a gradient of 0 into NaN. A negative advantage pushes back
+    from any ratio, an infinite one included.
+
     Args:
         log_probs: log-probabilities of the actions under the current policy [...].
         old_log_probs: the same under the policy that collected them [...].
@@ -46,7 +53,9 @@ def surrogate_loss(
     Returns:
         Per-step loss [...] and its parts.
     """
-    ratio = tf.exp(log_probs - old_log_probs)
+    log_ratio, advantages = tf.convert_to_tensor(log_probs - old_log_probs), tf.convert_to_tensor(advantages)
+    is_constant = advantages == 0 if clipping is None else advantages >= 0
+    ratio = tf.exp(tf.where(is_constant, tf.minimum(log_ratio, LARGEST_LOG_RATIO), log_ratio))
     clipped_ratio = ratio if clipping is None else tf.clip_by_value(ratio, 1.0 - clipping, 1.0 + clipping)
     objective = ratio * advantages
     clipped_objective = clipped_ratio * advantages
@@ -71,8 +80,10 @@ def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> tf.Tensor:
     Returns:
         Estimates [...].
     """
-    log_ratio = log_probs - old_log_probs
-    return tf.math.expm1(log_ratio) - log_ratio
+    log_ratio = tf.convert_to_tensor(log_probs - old_log_probs)
+    # Where the ratio is infinite its logarithm does not matter; subtracted from it, it could make NaN.
+    subtracted = tf.where(log_ratio > LARGEST_LOG_RATIO, tf.zeros_like(log_ratio), log_ratio)
+    return tf.math.expm1(log_ratio) - subtracted
 
 
 def value_loss(values: Tensor, returns: Tensor, old_values: Tensor | None = None, clipping: float = 0.0) -> tf.Tensor:

@@ -78,7 +78,7 @@ def balanced_weights(mask: Tensor) -> tf.Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> tf.Tensor:
-    """Mean over the valid rows.
+    """Mean over the valid rows, exact where they are all equal.
 
     Args:
         values: float tensor of any shape; invalid entries may be anything, NaN included.
@@ -87,13 +87,12 @@ def masked_mean(values: Tensor, mask: Tensor) -> tf.Tensor:
     Returns:
         A scalar; 0 where no row is valid.
     """
-    valid = tf.cast(mask, tf.bool)
-    kept = tf.where(valid, values, tf.zeros_like(values))
-    return tf.math.divide_no_nan(tf.reduce_sum(kept), tf.reduce_sum(tf.cast(valid, values.dtype)))
+    mean, _ = _mean_and_deviations(values, mask)
+    return mean
 
 
 def masked_moments(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and (population) variance over the valid rows.
+    """Mean and (population) variance over the valid rows; of equal rows exactly their value and 0.
 
     Args:
         values: float tensor of any shape; invalid entries may be anything, NaN included.
@@ -102,12 +101,12 @@ def masked_moments(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         Two scalars, mean and variance; zeros where no row is valid.
     """
-    mean = masked_mean(values, mask)
-    return mean, masked_mean(tf.math.squared_difference(values, mean), mask)
+    mean, deviations = _mean_and_deviations(values, mask)
+    return mean, _sum_over_count(tf.square(deviations), mask)
 
 
 def normalize_advantages(advantages: Tensor, mask: Tensor, variance_epsilon: float = 1e-8) -> tf.Tensor:
-    """Brings advantages to mean 0 and variance 1 over the valid rows.
+    """Brings advantages to mean 0 and variance 1 over the valid rows; equal ones, of whatever size, to exactly 0.
 
     Args:
         advantages: float32 advantages of any shape.
@@ -117,9 +116,30 @@ def normalize_advantages(advantages: Tensor, mask: Tensor, variance_epsilon: flo
     Returns:
         `(advantages - mean) / sqrt(variance + epsilon)`, same shape, 0 in invalid rows.
     """
-    mean, variance = masked_moments(advantages, mask)
-    normalized = (advantages - mean) * tf.math.rsqrt(variance + variance_epsilon)
-    return tf.where(tf.cast(mask, tf.bool), normalized, tf.zeros_like(normalized))
+    _, deviations = _mean_and_deviations(advantages, mask)
+    variance = _sum_over_count(tf.square(deviations), mask)
+    return deviations * tf.math.rsqrt(variance + variance_epsilon)
+
+
+def _mean_and_deviations(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The mean of the valid rows, and each row's distance from it, 0 in invalid rows.
+
+    A sum of float32 numbers far from zero loses more than their distances from each other. So the smallest one is
+    subtracted first, which is exact where it matters, and the mean itself is subtracted from nothing.
+    """
+    values, valid = tf.convert_to_tensor(values), tf.cast(mask, tf.bool)
+    zeros = tf.zeros_like(values)
+    smallest = tf.stop_gradient(tf.reduce_min(tf.where(valid, values, values.dtype.max)))
+    distances = tf.where(valid, values - smallest, zeros)
+    mean_distance = _sum_over_count(distances, valid)
+    mean = tf.where(tf.reduce_any(valid), smallest + mean_distance, tf.zeros([], values.dtype))
+    return mean, tf.where(valid, distances - mean_distance, zeros)
+
+
+def _sum_over_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
+    """Sum of all entries over the number of valid rows, 0 where there is none."""
+    count = tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.int32))
+    return tf.reduce_sum(values) / tf.cast(tf.maximum(count, 1), values.dtype)
 
 
 def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:

@@ -6,6 +6,7 @@ of the next state counts for: gamma times the environment's discount, 0 where th
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from ppo_agent.common.types import Tensor
@@ -125,9 +126,11 @@ def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> tf.Tens
     Returns:
         A scalar: 1 for perfect predictions, 0 for a constant, negative for worse; NaN where the returns do not vary.
     """
+    returns, values = tf.cast(returns, tf.float64), tf.cast(values, tf.float64)
     _, return_variance = masking.masked_moments(returns, mask)
     _, residual_variance = masking.masked_moments(returns - values, mask)
-    return tf.where(return_variance > 0, 1.0 - residual_variance / return_variance, float("nan"))
+    share = tf.math.divide_no_nan(residual_variance, return_variance)
+    return tf.cast(tf.where(return_variance > 0, 1.0 - share, np.nan), tf.float32)
 
 
 def _multiply_no_nan(values: Tensor, discounts: Tensor) -> tf.Tensor:

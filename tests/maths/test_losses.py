@@ -70,6 +70,51 @@ def test_value_clipping_needs_old_values():
         losses.value_loss([1.0], [2.0], None, 0.5)
 
 
+@pytest.mark.parametrize("compiled", [None, False, True])
+@pytest.mark.parametrize("extreme", [88.0, 89.0, 100.0, 1e4, 3e38, np.inf, -100.0, -np.inf])
+def test_an_extreme_ratio_behind_the_clip_has_no_gradient(rng, extreme, compiled):
+    new = np.array([extreme, extreme, 0.1, 0.0], np.float32)
+    advantages = np.array([abs(rng.normal()), 0.0, 1.0, -1.0], np.float32)
+
+    def loss_and_gradient(new, advantages):
+        with tf.GradientTape() as tape:
+            tape.watch(new)
+            loss, _ = losses.surrogate_loss(new, tf.zeros(4), advantages, 0.2)
+        return loss, tape.gradient(loss, new)
+
+    function = loss_and_gradient if compiled is None else tf.function(loss_and_gradient, jit_compile=compiled)
+    loss, gradient = function(tf.constant(new), tf.constant(advantages))
+    bound = 1.2 if extreme > 0 else 0.0
+    np.testing.assert_allclose(loss, [-bound * advantages[0], 0, -np.exp(0.1), 1], rtol=1e-5)
+    np.testing.assert_allclose(gradient, [0, 0, -np.exp(0.1), 1], rtol=1e-5, atol=1e-30)
+
+
+def test_a_negative_advantage_pushes_back_from_any_ratio():
+    new = tf.constant([1.0, 50.0, 88.0, 89.0])
+    with tf.GradientTape() as tape:
+        tape.watch(new)
+        loss, _ = losses.surrogate_loss(new, tf.zeros(4), -tf.ones(4), 0.2)
+    expected = [*np.exp([1.0, 50.0, 88.0]), np.inf]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(loss, new), expected, rtol=1e-5)
+
+
+def test_without_clipping_only_an_advantage_of_0_is_safe_from_an_infinite_ratio():
+    new = tf.constant([100.0, np.inf, 1.0, 100.0])
+    with tf.GradientTape() as tape:
+        tape.watch(new)
+        loss, _ = losses.surrogate_loss(new, tf.zeros(4), tf.constant([0.0, 0.0, 2.0, 1.0]), None)
+    np.testing.assert_allclose(loss, [0, 0, -2 * np.e, -np.inf], rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(loss, new), [0, 0, -2 * np.e, -np.inf], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "expected"), [(np.inf, np.inf), (-np.inf, np.inf), (100.0, np.inf), (-50.0, 49.0)]
+)
+def test_approximate_kl_of_extreme_ratios_is_a_number(log_ratio, expected):
+    np.testing.assert_allclose(losses.approximate_kl(np.float32([log_ratio]), np.float32([0])), [expected], rtol=1e-6)
+
+
 def test_clipped_tells_ratios_outside_the_range():
     np.testing.assert_array_equal(losses.clipped(tf.constant([0.7, 0.9, 1.0, 1.1, 1.3]), 0.2), [1, 0, 0, 0, 1])
 

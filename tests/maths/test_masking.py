@@ -57,6 +57,31 @@ def test_normalize_advantages(values_and_mask):
     np.testing.assert_allclose(actual, oracles.normalized(values, mask), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("constant", [123.456, 10000.1, -100.1, 1e8, -1e-6, 3e38])
+@pytest.mark.parametrize("shape", [(64, 1), (4, 512), (1, 7)])
+def test_equal_advantages_become_exactly_0(rng, constant, shape):
+    values, mask = np.full(shape, constant, np.float32), rng.random(shape) < 0.9
+    mask[0, 0] = True
+    values[~mask] = np.nan
+    for jit in (None, False, True):
+        normalize = (
+            masking.normalize_advantages if jit is None else tf.function(masking.normalize_advantages, jit_compile=jit)
+        )
+        np.testing.assert_array_equal(normalize(tf.constant(values), tf.constant(mask)), np.zeros(shape))
+    mean, variance = masking.masked_moments(values, mask)
+    assert mean == np.float32(constant)
+    assert variance == 0
+
+
+def test_moments_far_from_zero(rng):
+    values, mask = (1e7 + rng.normal(0, 30, (40, 50))).astype(np.float32), rng.random((40, 50)) < 0.5
+    exact = values[mask].astype(np.float64)
+    _, variance = masking.masked_moments(values, mask)
+    np.testing.assert_allclose(variance, exact.var(), rtol=1e-5)
+    expected = (exact - exact.mean()) / exact.std()
+    np.testing.assert_allclose(masking.normalize_advantages(values, mask).numpy()[mask], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_no_valid_row_gives_zeros():
     values, mask = np.full((2, 3), np.nan, np.float32), np.zeros((2, 3), bool)
     assert masking.masked_mean(values, mask) == 0

@@ -125,6 +125,18 @@ def test_explained_variance(rng, quality):
     np.testing.assert_allclose(return_ops.explained_variance(returns, values, mask), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_explained_variance_of_constant_returns_is_unknown():
-    ones = tf.ones([2, 3])
-    assert np.isnan(return_ops.explained_variance(ones, tf.random.normal([2, 3]), ones))
+@pytest.mark.parametrize("offset", [1e3, -1e5, 1e7])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_explained_variance_far_from_zero(rng, offset, jit_compile):
+    returns = (offset + rng.normal(0, 20, (64, 9))).astype(np.float32)
+    values = (returns + rng.normal(0, 10, (64, 9))).astype(np.float32)
+    mask = rng.random((64, 9)) < 0.7
+    expected = oracles.explained_variance(returns.astype(np.float64), values.astype(np.float64), mask)
+    function = tf.function(return_ops.explained_variance, jit_compile=jit_compile)
+    np.testing.assert_allclose(function(returns, values, mask), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("constant", [1.0, 123.456, -10000.1, 1e8])
+def test_explained_variance_of_constant_returns_is_unknown(constant):
+    returns, ones = tf.fill([20, 30], constant), tf.ones([20, 30])
+    assert np.isnan(return_ops.explained_variance(returns, tf.random.normal([20, 30]), ones))

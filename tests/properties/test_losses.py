@@ -2,6 +2,7 @@
 
 import numpy as np
 import oracles
+import tensorflow as tf
 from hypothesis import strategies as st
 from strategies import coefficients, generators, holds_for
 
@@ -24,6 +25,34 @@ def test_the_surrogate_is_the_textbooks_and_clipping_never_helps(rng, distance, 
     np.testing.assert_allclose(loss, oracles.surrogate(new, old, advantages, clipping), rtol=1e-6, atol=1e-9)
     assert (loss.numpy() >= -parts.objective.numpy()).all()
     assert (parts.importance_ratio.numpy() >= 0).all()
+
+
+def _loss_and_gradient(new, old, advantages):
+    with tf.GradientTape() as tape:
+        tape.watch(new)
+        loss, _ = losses.surrogate_loss(new, old, advantages, 0.2)
+    return loss, tape.gradient(loss, new)
+
+
+SURROGATES = [_loss_and_gradient, *(tf.function(_loss_and_gradient, jit_compile=jit) for jit in (False, True))]
+
+
+@holds_for(rng=generators(), extreme=st.floats(width=32, allow_nan=False), spoilt_share=st.floats(0, 1))
+def test_no_ratio_makes_a_gradient_nan(rng, extreme, spoilt_share):
+    old, new = (x.astype(np.float32) for x in log_probabilities(rng, 0.3))
+    new[rng.random(SHAPE) < spoilt_share] = extreme
+    with np.errstate(over="ignore"):
+        ratio = np.exp(new.astype(np.float64) - old).astype(np.float32)
+    advantages = rng.normal(size=SHAPE).astype(np.float32) * (rng.random(SHAPE) < 0.7)
+    advantages[~np.isfinite(ratio)] = np.abs(advantages[~np.isfinite(ratio)])
+    moves = (advantages != 0) & np.where(advantages > 0, ratio < 1.2, ratio > 0.8)
+    with np.errstate(invalid="ignore"):
+        expected = np.where(moves, -ratio * advantages, 0)
+    for function in SURROGATES:
+        loss, gradient = (x.numpy() for x in function(*map(tf.constant, (new, old, advantages))))
+        assert np.isfinite(loss).all()
+        near = np.minimum(np.abs(ratio - 1.2), np.abs(ratio - 0.8)) < 1e-4  # Rounding decides.
+        np.testing.assert_allclose(gradient[~near], expected[~near], rtol=1e-4, atol=1e-30)
 
 
 @holds_for(rng=generators(), distance=st.floats(0, 5), clipping=coefficients(2.0), wider=coefficients(2.0))

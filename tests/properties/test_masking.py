@@ -63,6 +63,29 @@ def test_normalised_advantages(mask, rng, factor, shift):
     np.testing.assert_allclose(other, found, rtol=1e-2, atol=2e-2)
 
 
+OFFSETS = st.floats(-6, 8).flatmap(lambda e: st.sampled_from([10.0**e, -(10.0**e)]))
+PLAIN = tf.function(masking.normalize_advantages)
+COMPILED = tf.function(masking.normalize_advantages, jit_compile=True)
+
+
+@holds_for(mask=masks(SHAPE), rng=generators(), offset=OFFSETS)
+def test_equal_advantages_become_0_however_large(mask, rng, offset):
+    values = tf.constant(strategies.spoilt(np.full(SHAPE, offset, np.float32), mask, rng))
+    for normalize in (masking.normalize_advantages, PLAIN, COMPILED):
+        np.testing.assert_array_equal(normalize(values, tf.constant(mask)), np.zeros(SHAPE))
+
+
+@holds_for(mask=masks(SHAPE), rng=generators(), offset=OFFSETS, ratio=st.floats(-6, 1))
+def test_advantages_far_from_zero_keep_their_distances(mask, rng, offset, ratio):
+    values = (offset * (1 + 10.0**ratio * rng.normal(size=SHAPE))).astype(np.float32)
+    spoilt = tf.constant(strategies.spoilt(values, mask, rng))
+    exact = values[mask].astype(np.float64)
+    expected = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-8) if mask.any() else exact
+    for normalize in (masking.normalize_advantages, PLAIN, COMPILED):
+        found = normalize(spoilt, tf.constant(mask)).numpy()
+        np.testing.assert_allclose(found[mask], expected, rtol=1e-3, atol=1e-4)
+
+
 @holds_for(mask=masks(SHAPE), rng=generators())
 def test_nothing_invalid_reaches_a_value_or_a_gradient(mask, rng):
     rows = strategies.floats_like(rng, (*SHAPE, 2))
