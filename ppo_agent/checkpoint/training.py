@@ -135,6 +135,7 @@ class TrainingCheckpoint:
         running = loaded.arrays.get("agent/_running_return")
         self._agent.create_training_variables(None if running is None else len(running))
         variables = self._variables()
+        loaded = loaded._replace(arrays={**_zeros_of_carries(variables), **loaded.arrays})
         if found := list(self._misfits(loaded, variables)):
             rest = f"; and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
             raise CheckpointMismatchError(f"{loaded.path} does not fit: {'; '.join(found[:_MOST_TOLD])}{rest}.")
@@ -176,6 +177,11 @@ class TrainingCheckpoint:
         yield from descriptions.differences(live, expected)
         names = {name: "present" for name, _ in self._stateful()}
         yield from descriptions.differences(names, dict.fromkeys(loaded.state, "present"), "part ")
+
+
+def _zeros_of_carries(variables: Variables) -> dict[str, np.ndarray]:
+    """What checkpoints lack that are older than the float64 carries of normalisers' means."""
+    return {name: np.zeros(v.shape) for name, v in variables.items() if "_normalizer/_avg_carry" in name}
 
 
 def _has_state(part: Any) -> bool:

@@ -114,6 +114,19 @@ def test_what_does_not_fit_is_listed_and_changes_nothing(name: str, tmp_path: Pa
     assert state_of(checkpoint) == before
 
 
+def test_a_checkpoint_older_than_the_carries_of_means_is_loaded(rng: np.random.Generator, tmp_path: Path) -> None:
+    old, new = (TrainingCheckpoint(tmp_path, agent=make_agent(seed)) for seed in (1, 2))
+    old._agent.train(helpers.make_experience(old._agent, rng))
+    arrays, state = old.snapshot()
+    carries = [name for name in arrays if "_avg_carry" in name]
+    assert any("_observation_normalizer" in name for name in carries)
+    assert any("_reward_normalizer" in name for name in carries)
+    old.write(1, {name: array for name, array in arrays.items() if name not in carries}, state)
+    new.restore()
+    for name, array in new.snapshot()[0].items():
+        np.testing.assert_array_equal(array, np.zeros_like(array) if name in carries else arrays[name])
+
+
 def test_what_may_differ_is_up_to_the_user(tmp_path: Path) -> None:
     TrainingCheckpoint(tmp_path, agent=make_agent(0)).save(4)
     agent = make_agent(1, num_epochs=3)
