@@ -9,6 +9,7 @@ import numpy as np
 from ..faults.faults import EnvironmentFaultError
 from ..faults.leaf_checks import brief
 
+_BOOL = np.dtype(bool)
 _NUMBERS, _FLAGS = "fiub", "iub"
 
 
@@ -26,9 +27,20 @@ def check_result(reward: Any, terminated: Any, truncated: Any, size: int, step: 
         EnvironmentFaultError: One of them is something else.
     """
     shape = (size,)
+    if _is_usual(reward, terminated, truncated, shape):
+        return
     _check("reward", reward, shape, _NUMBERS, "numbers", step)
     for name, flags in (("terminated", terminated), ("truncated", truncated)):
         _check(name, flags, shape, _FLAGS, "bools", step)
+
+
+def _is_usual(reward: Any, terminated: Any, truncated: Any, shape: tuple[int]) -> bool:
+    """Returns whether all is right at the first glance, which takes a third of a microsecond."""
+    try:
+        fits = reward.shape == terminated.shape == truncated.shape == shape
+        return fits and terminated.dtype is truncated.dtype is _BOOL and reward.dtype.kind == "f"
+    except AttributeError:
+        return False
 
 
 def _check(name: str, value: Any, shape: tuple[int], kinds: str, expected: str, step: int) -> None:
