@@ -12,14 +12,14 @@ from tf_agents.trajectories import time_step as ts
 from ppo_agent.common.environment_options import LONGEST_EPISODE
 from ppo_agent.common.types import Nest
 
-from .rollout_driver import NO_LIMIT, RolloutDriver, check_count
+from .rollout_driver import NO_LIMIT, Count, RolloutDriver, check_count
 
 
 class DynamicEpisodeDriver(RolloutDriver):
     """Steps until `num_episodes` episodes have ended, over all environments of the batch.
 
-    An episode counts when its environment has gone on to the next one, so that the row between them (step type LAST,
-    next step type FIRST) is collected too. The environments are stepped together: those whose episodes have not ended
+    An episode counts when its environment has begun the next one, so that the row between them (step type LAST, next
+    step type FIRST) is collected too. The environments are stepped together: those whose episodes have not ended
     contribute partial ones, and with several environments short episodes are seen more often than long ones.
 
     Observers get the rows after the rollout, see `ppo_agent.drivers.observers`.
@@ -35,7 +35,7 @@ class DynamicEpisodeDriver(RolloutDriver):
         *,
         bootstrap_row: bool = False,
     ) -> None:
-        """Creates the driver; nothing is stepped yet.
+        """As `RolloutDriver`.
 
         Args:
             env: Batched environment.
@@ -43,17 +43,10 @@ class DynamicEpisodeDriver(RolloutDriver):
             observers: Callables that take a `Trajectory` of rows.
             transition_observers: Callables that take (time_step, policy_step, next_time_step).
             num_episodes: Episodes per run, over all environments.
-            bootstrap_row: Whether each run ends with a row that holds the time step after its last action (next step
-                type FIRST, reward 0, discount 1), so that every collected step can be trained on.
-
-        Raises:
-            TypeError: `env`, `policy` or an observer is of the wrong type.
-            ValueError: `num_episodes` is no positive int, or the policy was made for other specs.
+            bootstrap_row: Whether each run ends with a row for the time step after its last action.
         """
-        super().__init__(
-            env, policy, observers, transition_observers, counts_boundaries=True, bootstrap_row=bootstrap_row
-        )
-        self._num_episodes = check_count("num_episodes", num_episodes)
+        count = Count("num_episodes", num_episodes, counts_boundaries=True)
+        super().__init__(env, policy, observers, transition_observers, count, bootstrap_row=bootstrap_row)
 
     def run(
         self,
@@ -65,8 +58,8 @@ class DynamicEpisodeDriver(RolloutDriver):
         """Collects episodes and informs the observers.
 
         Args:
-            time_step: Where to start, [B, ...]; None resets the environments. Give back what the last run returned to
-                go on. It has to be the environment's current time step; this is not checked.
+            time_step: Where to start, [B, ...]; None resets the environments. What the last run returned continues
+                from there. It has to be the environment's current time step; this is not checked.
             policy_state: The policy's state there; None for its initial state.
             num_episodes: Episodes to collect in place of the constructor's number.
             maximum_iterations: Most vector steps to take, for episodes that may never end. None takes 100,000 for each
@@ -80,7 +73,7 @@ class DynamicEpisodeDriver(RolloutDriver):
         """
         if time_step is None:
             time_step = self.env.reset()
-        target = self._num_episodes if num_episodes is None else check_count("num_episodes", num_episodes)
+        target = self._num if num_episodes is None else check_count("num_episodes", num_episodes)
         if maximum_iterations is None and not tf.is_tensor(target):
             maximum_iterations = min(LONGEST_EPISODE * target, NO_LIMIT)
         return self._collect(time_step, policy_state, target, maximum_iterations)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common.types import Nest
 
-from .rollout_driver import RolloutDriver, check_count
+from .rollout_driver import Count, RolloutDriver
 
 
 class DynamicStepDriver(RolloutDriver):
@@ -32,7 +31,7 @@ class DynamicStepDriver(RolloutDriver):
         *,
         bootstrap_row: bool = False,
     ) -> None:
-        """Creates the driver; nothing is stepped yet.
+        """As `RolloutDriver`.
 
         Args:
             env: Batched environment.
@@ -40,24 +39,10 @@ class DynamicStepDriver(RolloutDriver):
             observers: Callables that take a `Trajectory` of rows.
             transition_observers: Callables that take (time_step, policy_step, next_time_step).
             num_steps: Environment steps per run, over all environments.
-            bootstrap_row: Whether each run ends with a row that holds the time step after its last action (next step
-                type FIRST, reward 0, discount 1), so that every collected step can be trained on.
-
-        Raises:
-            TypeError: `env`, `policy` or an observer is of the wrong type.
-            ValueError: `num_steps` is no positive int, or the policy was made for other specs.
+            bootstrap_row: Whether each run ends with a row for the time step after its last action.
         """
-        self._num_steps = check_count("num_steps", num_steps)
-        known = not tf.is_tensor(num_steps) and isinstance(env, tf_environment.TFEnvironment)
-        super().__init__(
-            env,
-            policy,
-            observers,
-            transition_observers,
-            counts_boundaries=False,
-            bootstrap_row=bootstrap_row,
-            expected_rows=-(-num_steps // env.batch_size) if known else None,
-        )
+        count = Count("num_steps", num_steps, counts_boundaries=False)
+        super().__init__(env, policy, observers, transition_observers, count, bootstrap_row=bootstrap_row)
 
     def run(
         self,
@@ -78,4 +63,4 @@ class DynamicStepDriver(RolloutDriver):
         """
         if time_step is None:
             time_step = self.env.current_time_step()
-        return self._collect(time_step, policy_state, self._num_steps, maximum_iterations)
+        return self._collect(time_step, policy_state, self._num, maximum_iterations)

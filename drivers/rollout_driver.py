@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +29,20 @@ from .rollouts.rollout import NumpyPolicy, StopRule
 NO_LIMIT = np.iinfo(np.int32).max
 
 
+class Count(NamedTuple):
+    """What a run counts until it ends.
+
+    Attributes:
+        name: Of the argument, for errors.
+        value: Rows to count in a run, a positive int or a tensor.
+        counts_boundaries: As in `StopRule`.
+    """
+
+    name: str
+    value: Any
+    counts_boundaries: bool
+
+
 class RolloutDriver(driver.Driver):
     """A driver that first collects a whole rollout and then gives it to its observers.
 
@@ -49,11 +63,26 @@ class RolloutDriver(driver.Driver):
         policy: tf_policy.TFPolicy,
         observers: Sequence[Callable] | None,
         transition_observers: Sequence[Callable] | None,
+        count: Count,
         *,
-        counts_boundaries: bool,
         bootstrap_row: bool,
-        expected_rows: int | None = None,
     ) -> None:
+        """Creates the driver; nothing is stepped yet.
+
+        Args:
+            env: Batched environment.
+            policy: Policy that fits its specs.
+            observers: Callables that take a `Trajectory` of rows.
+            transition_observers: Callables that take (time_step, policy_step, next_time_step).
+            count: What a run counts.
+            bootstrap_row: Whether each run ends with a row that holds the time step after its last action (next step
+                type FIRST, reward 0, discount 1), so that every collected step can be trained on.
+
+        Raises:
+            TypeError: `env`, `policy` or an observer is of the wrong type.
+            ValueError: The count is no positive int, or the policy was made for other specs.
+        """
+        self._num = check_count(count.name, count.value)
         if not isinstance(env, tf_environment.TFEnvironment):
             raise TypeError(f"env is {env!r}, expected a tf_agents TFEnvironment (TFPyEnvironment wraps a Python one).")
         if not isinstance(policy, tf_policy.TFPolicy):
@@ -63,7 +92,7 @@ class RolloutDriver(driver.Driver):
                 raise TypeError(f"{name} is {group!r}, expected a list of callables.")
         _check_fit(env, policy)
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
-        self._counts_boundaries = counts_boundaries
+        self._counts_boundaries = count.counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
         self._numpy_policy = on_arrays(policy) if hasattr(env, "step_numpy") else None
         step_spec = policy.policy_step_spec
@@ -72,7 +101,9 @@ class RolloutDriver(driver.Driver):
         )
         self._compiled = None
         if getattr(env, "is_compilable", False):
-            self._compiled = compiled_loop.CompiledRollout(env, policy, counts_boundaries, expected_rows)
+            is_known = not count.counts_boundaries and not tf.is_tensor(self._num)
+            expected_rows = -(-self._num // env.batch_size) if is_known else None
+            self._compiled = compiled_loop.CompiledRollout(env, policy, count.counts_boundaries, expected_rows)
         # An environment with `step_numpy` is taken to check its time steps itself, as `GymnasiumEnvironment` does.
         self._checks = not hasattr(env, "step_numpy")
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
@@ -87,10 +118,10 @@ class RolloutDriver(driver.Driver):
         return {name: source.get_state() for name, source in self._random_sources().items()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on with the random numbers from where `get_state` was called.
+        """Continues with the random numbers from where `get_state` was called.
 
         Raises:
-            ValueError: the state is that of a driver that collects in another way.
+            ValueError: The state is that of a driver that collects in another way.
         """
         sources = self._random_sources()
         if set(state) != set(sources):

@@ -12,7 +12,7 @@ from ppo_agent.common.environment_options import INVALID_STEPS
 
 from .faults import EnvironmentFaultError, Fault
 
-# An environment that drops so many episodes and ends none in between is of no use any more.
+# An environment that drops so many episodes and ends none in between yields no experience.
 MOST_DROPS_IN_A_ROW = 100
 
 _logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ EnvLike = str | Callable[..., gym.Env] | VectorEnv
 # Extras of this package, by the modules that hold the environments.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari", "envpool": "envpool"}
 # Processes are taken from this wall time of a step on. They cost about 0.1 ms a step, so that they would pay somewhat
-# earlier, but a simulator that is near the limit shall not be run this way today and that way tomorrow.
+# earlier, but a simulator that is near the limit must not be run this way today and that way tomorrow.
 WORTH_PROCESSES_S = 1e-3 / 2
 _FEWEST_PROCESSES = 4
 _MEASURED_STEPS = 9
@@ -158,7 +158,7 @@ def step_seconds(env: gym.Env) -> float:
             seconds.append(time.perf_counter() - start)
             if terminated or truncated:
                 env.reset()
-    except RAISED:  # Whatever it is, it comes up where the user steps the environment.
+    except RAISED:  # Whatever it is, it is raised again where the user steps the environment.
         return 0.0
     return statistics.median(seconds)
 
