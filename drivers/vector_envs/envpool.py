@@ -4,8 +4,9 @@ EnvPool 1.2.5 resets an environment in the step after an episode's end, whatever
 episode's first observation, reward 0 and elapsed_step 0, which is gymnasium's NEXT_STEP. Where an episode terminates in
 the very step in which it reaches its time limit, EnvPool reports the time limit alone, gymnasium both.
 
-Its gymnasium interface spends 40 to 100 us a step on conversions in Python. What lies beneath, `_send` and `_recv`,
-takes and gives lists of arrays: 8 CartPoles took 92 us a step in place of 138 on a busy machine.
+Its gymnasium interface spends about 8 us a step on conversions in Python. What lies beneath, `_send` and `_recv`, takes
+and gives lists of arrays: on a busy machine a step of 8 CartPoles took 27 us in place of 35, one of 64 CartPoles 73 in
+place of 81, one of 8 HalfCheetahs 296 in place of 345.
 """
 
 from __future__ import annotations
