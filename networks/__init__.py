@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .actor_network import ActorNetwork
 from .encoders import ObservationEncoder
+from .feature_layers import FeatureLayers
 from .masked_network import MaskedNetwork
 from .memory import GRUMemory, LSTMMemory
 from .shared import shared_networks
@@ -11,6 +12,7 @@ from .value_network import ValueNetwork
 
 __all__ = [
     "ActorNetwork",
+    "FeatureLayers",
     "GRUMemory",
     "LSTMMemory",
     "MaskedNetwork",

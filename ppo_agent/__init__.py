@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppo_agent.agent import PPOAgent, PPOLossInfo
     from ppo_agent.learner.nonfinite import NonFiniteUpdateError
     from ppo_agent.policy import PPOPolicy
+    from ppo_agent.trainer import Trainer
     from ppo_agent.variants import PPOClipAgent, PPOKLPenaltyAgent
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "PPOKLPenaltyAgent",
     "PPOLossInfo",
     "PPOPolicy",
+    "Trainer",
     "__version__",
 ]
 
@@ -41,6 +43,7 @@ _MODULE_OF = {
     "PPOKLPenaltyAgent": "ppo_agent.variants",
     "PPOLossInfo": "ppo_agent.agent",
     "PPOPolicy": "ppo_agent.policy",
+    "Trainer": "ppo_agent.trainer",
 }
 
 

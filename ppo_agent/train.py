@@ -11,29 +11,37 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from ppo_agent import _stack, presets
 from ppo_agent.common import compilation_cache
 from ppo_agent.training import clock as _clock  # noqa: F401 - Looks at the clock when it is imported.
-from ppo_agent.training import settings
-from ppo_agent.training.command_line import FlagError, define_common_flags, mistakes_are_flag_errors, run
+from ppo_agent.training import setting_flags, settings
+from ppo_agent.training.command_line import (
+    FlagError,
+    Interrupted,
+    define_common_flags,
+    find_modules_here,
+    mistakes_are_flag_errors,
+    run,
+    say,
+)
 from ppo_agent.training.interrupts import InterruptGuard
-from ppo_agent.training.progress import is_terminal
 from ppo_agent.training.run_directory import RunDirectory, default_root_dir
+
+if TYPE_CHECKING:
+    from ppo_agent.trainer import Trainer
 
 _PROGRAM = "ppo-train"
 _LARGEST_SEED = 2**31 - 1
-_REQUESTED = (
-    "env_name", "preset", "seed", "eval_interval", "num_eval_episodes", "checkpoint_interval", "checkpoints_kept",
-    "resume",
-)  # fmt: skip
 
 
 def cli() -> None:
     """Runs the program and exits with its status."""
+    find_modules_here()
     sys.exit(main())
 
 
@@ -64,22 +72,12 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("root_dir", "", "Folder to write into; empty: runs/ENV/TIME.", **own)
     flags.DEFINE_string("preset", presets.AUTO, "auto: of the environment, or general ones; none; or a name.", **own)
     flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
-    settings.define_flags(values)
-    flags.DEFINE_integer(
-        "eval_interval", 0, "Iterations between evaluations; 0: only at the end.", lower_bound=0, **own
-    )
-    flags.DEFINE_integer("num_eval_episodes", 20, "Episodes of an evaluation.", lower_bound=1, **own)
-    flags.DEFINE_integer(
-        "checkpoint_interval", 20, "Iterations between checkpoints; 0: only first and last.", lower_bound=0, **own
-    )
-    flags.DEFINE_integer(
-        "checkpoints_kept", 3, "Last checkpoints that stay; the best by evaluation stays too.", lower_bound=1, **own
-    )
+    setting_flags.define_flags(values)
     flags.DEFINE_bool(
         "resume",
         False,
-        "Go on with the run in root_dir, from its newest sound checkpoint and with its settings; of these "
-        f"{', '.join(settings.MAY_CHANGE)} may be given anew.",
+        "Continue the run in root_dir, from its newest sound checkpoint and with its settings; of these "
+        f"{', '.join(settings.MAY_CHANGE)} may be given again.",
         **own,
     )
     flags.DEFINE_string(
@@ -89,6 +87,14 @@ def define_flags() -> flags.FlagValues:
         f"${compilation_cache.VARIABLE}, or the user's cache folder.",
         **own,
     )
+    flags.DEFINE_string(
+        "warm_start", "", "Folder of another run whose networks and normalisers this one starts with.", **own
+    )
+    flags.DEFINE_string(
+        "pretrain", "", "Recorded episodes (.npz, TFRecords, a Minari folder) to clone before training.", **own
+    )
+    flags.DEFINE_multi_string("gin_file", [], "Gin files with values for settings, as PPOAgent.x = 1.", **own)
+    flags.DEFINE_multi_string("gin_binding", [], "Gin bindings, likewise; flags beat them.", **own)
     flags.DEFINE_bool("progress", True, "Show a progress bar; unless given, only on a terminal.", **own)
     define_common_flags(values)
     return values
@@ -96,38 +102,90 @@ def define_flags() -> flags.FlagValues:
 
 def _main(flag_values: flags.FlagValues) -> int:
     values: dict[str, Any] = flag_values.flag_values_dict()
-    given = settings.given_flags(flag_values)
+    given = setting_flags.given_flags(flag_values)
+    if values["resume"] and not values["root_dir"]:
+        raise FlagError("root_dir is empty, expected the folder of the run to resume.")
     with mistakes_are_flag_errors():
         presets.check_name(values["preset"])
         settings.check_given(given)
-    with InterruptGuard() as guard, _directory(values) as directory:
+        root_dir = values["root_dir"] or default_root_dir(values["env_name"])
+        RunDirectory(root_dir).check(values["resume"])
+    with InterruptGuard():
         compilation_cache.use(values["compilation_cache"])
         _stack.import_tensorflow()
-        # Imported here: a wrong flag should not wait for TensorFlow.
-        from ppo_agent.training import session
-
-        # A bar that nobody asked for is no use in a log file.
-        progress = values["progress"] and (flag_values["progress"].present > 0 or is_terminal())
-        request = session.Request(
-            **{name: values[name] for name in _REQUESTED},
-            given=given,
-            progress=progress,
-            present={name for name in values if flag_values[name].present},
-        )
-        return session.train(request, directory, guard)
+        with mistakes_are_flag_errors():
+            given = {**_from_gin(values), **given}
+            trainer = _resume(flag_values, values, given) if values["resume"] else _begin(values, root_dir, given)
+        with trainer:
+            return _train(trainer, values["progress"] and (flag_values["progress"].present > 0 or _is_terminal()))
 
 
-def _directory(values: Mapping[str, Any]) -> RunDirectory:
-    """The folder to write into.
+def _begin(values: Mapping[str, Any], root_dir: str | Path, given: Mapping[str, Any]) -> Trainer:
+    """A new run.
 
     Raises:
-        FlagError: it cannot be used.
+        ValueError: a flag does not fit; nothing was written.
     """
-    if values["resume"] and not values["root_dir"]:
-        raise FlagError("root_dir is empty, expected the folder of the run to resume.")
-    directory = RunDirectory(values["root_dir"] or default_root_dir(values["env_name"]))
-    directory.check(values["resume"])
-    return directory
+    # Imported here: a wrong flag should not wait for TensorFlow.
+    from ppo_agent.trainer import Trainer
+
+    trainer = Trainer(values["env_name"], seed=values["seed"], root_dir=root_dir, preset=values["preset"], **given)
+    if values["warm_start"]:
+        loaded, skipped = trainer.load_parameters(values["warm_start"], exact_match=False)
+        reasons = f"; not {', '.join(f'{name} ({reason})' for name, reason in skipped.items())}" if skipped else ""
+        say(f"Starting with {len(loaded)} variables of {values['warm_start']}{reasons}")
+    if values["pretrain"]:
+        say(str(trainer.pretrain(values["pretrain"])))
+    return trainer
+
+
+def _resume(flag_values: flags.FlagValues, values: Mapping[str, Any], given: Mapping[str, Any]) -> Trainer:
+    """The run in the folder.
+
+    Raises:
+        ValueError: it is in use, or the command line asks for something that cannot change now.
+        CheckpointError: there is nothing to continue from.
+    """
+    from ppo_agent.trainer import Trainer
+    from ppo_agent.training import loading
+
+    asked = {name: values[name] for name in ("env_name", "seed") if flag_values[name].present}
+    root_dir = values["root_dir"]
+    return loading.load(Trainer, root_dir, None, None, root_dir, [], {**asked, **given})
+
+
+def _from_gin(values: Mapping[str, Any]) -> dict[str, Any]:
+    if not values["gin_file"] and not values["gin_binding"]:
+        return {}
+    from ppo_agent.training import gin_settings
+
+    return gin_settings.read(values["gin_file"], values["gin_binding"])
+
+
+def _train(trainer: Trainer, progress: bool) -> int:
+    from ppo_agent.training.console import ProgressBar
+
+    directory = trainer.recorder.directory.path if trainer.recorder else ""
+    say(f"Training in {trainer.env_name} ({trainer.source}), writing to {directory}")
+    status = 0
+    try:
+        trainer.train(callbacks=[ProgressBar()] if progress else [])
+    except Interrupted as interrupt:
+        status = 128 + interrupt.signal_number
+    say(_summary(trainer.result or {}, directory))
+    return status
+
+
+def _summary(result: Mapping[str, Any], directory: Any) -> str:
+    steps = f"{result['environment_steps']:,} environment steps in {result['wall_time_s']:.1f} s"
+    if result["interrupted"]:
+        return f"Interrupted after {steps}; what was learnt is in {directory} (--resume continues it)"
+    score = f"{result['eval_return_mean']:.1f} +- {result['eval_return_std']:.1f}"
+    return f"Return {score} over {result['num_eval_episodes']} episodes after {steps}; everything is in {directory}"
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 if __name__ == "__main__":

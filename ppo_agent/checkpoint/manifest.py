@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 FORMAT_VERSION = 1
 _PACKAGES = ("tensorflow", "tf-agents", "tensorflow-probability", "numpy", "gymnasium")
@@ -17,6 +18,10 @@ _PACKAGES = ("tensorflow", "tf-agents", "tensorflow-probability", "numpy", "gymn
 
 class DamagedError(Exception):
     """A checkpoint is not what was written; the message says where."""
+
+
+class NewerFormatError(Exception):
+    """A later version of this package has written a checkpoint; the message says so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +62,7 @@ def read_manifest(data: bytes) -> Manifest:
 
     Raises:
         DamagedError: the file is not what was written, or of a format that is unknown here.
+        NewerFormatError: it is of a later format.
     """
     try:
         document = json.loads(data)
@@ -67,12 +73,46 @@ def read_manifest(data: bytes) -> Manifest:
     if found != expected:
         raise DamagedError("manifest.json does not have the contents that were written")
     version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is int and version > FORMAT_VERSION:
+        raise NewerFormatError(f"has format version {version}, expected at most {FORMAT_VERSION}")
     if version != FORMAT_VERSION:
         raise DamagedError(f"manifest.json has format version {version!r}, expected {FORMAT_VERSION}")
     try:
-        return Manifest(**content)
+        manifest = Manifest(**content)
     except TypeError as error:
         raise DamagedError("manifest.json lacks an entry or has one that is unknown") from error
+    _check_forms(manifest)
+    return manifest
+
+
+def _check_forms(manifest: Manifest) -> None:
+    """Raises DamagedError for an entry of another kind than was written."""
+    for name in ("number", "step"):
+        value = getattr(manifest, name)
+        if type(value) is not int or value < 0:
+            raise DamagedError(f"manifest.json has {name} {value!r:.80}, expected a count")
+    value = manifest.evaluation
+    is_number = type(value) in (int, float) and math.isfinite(cast("float", value))
+    if not (value is None or is_number):
+        raise DamagedError(f"manifest.json has evaluation {value!r:.80}, expected a number")
+    for name in ("specs", "hyper_parameters", "variables", "packages", "files"):
+        if not isinstance(getattr(manifest, name), dict):
+            raise DamagedError(f"manifest.json has {name} {getattr(manifest, name)!r:.80}, expected entries by name")
+
+
+def read_state(data: bytes) -> dict[str, Any]:
+    """The state in a file, by part.
+
+    Raises:
+        DamagedError: the file is no such state.
+    """
+    try:
+        state = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError("state.json cannot be read") from error
+    if not isinstance(state, dict):
+        raise DamagedError(f"state.json holds {type(state).__name__}, expected parts by name")
+    return state
 
 
 def sha256(data: bytes) -> str:

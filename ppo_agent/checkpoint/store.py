@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_agent.checkpoint.manifest import DamagedError, Manifest, package_versions, read_manifest, sha256
+from ppo_agent.checkpoint import array_files
+from ppo_agent.checkpoint.manifest import (
+    DamagedError,
+    Manifest,
+    NewerFormatError,
+    package_versions,
+    read_manifest,
+    read_state,
+    sha256,
+)
 from ppo_agent.common import atomic_files
 
 Arrays = Mapping[str, np.ndarray]
 
 _MANIFEST, _VARIABLES, _STATE = "manifest.json", "variables.npz", "state.json"
 _NAME = re.compile(r"checkpoint-(\d+)-(\d+)")
+# Far above what a manifest or a state takes; arrays are measured by what the manifest says.
+_LARGEST_MANIFEST, _LARGEST_STATE = 2**26, 2**28
 # What tf.train.CheckpointManager leaves behind, which earlier versions of this package used.
 _OLD_FORMAT = ("checkpoint", "ckpt-*.index")
 
@@ -65,6 +74,8 @@ class CheckpointStore:
             raise ValueError(f"kept is {kept!r}, expected a positive int.")
         self.directory, self._kept, self._tell = Path(directory), kept, tell
         self._damaged: set[Path] = set()
+        # Of a later version of this package: they are left as they are.
+        self._newer: set[Path] = set()
         self._evaluations: dict[Path, float | None] = {}
         self._is_clean = False
 
@@ -97,14 +108,14 @@ class CheckpointStore:
         """
         self._clean()
         number = 1 + max((_number(path) for path in self._folders()), default=0)
-        contents = {_VARIABLES: _pack(arrays), _STATE: json.dumps(state).encode()}
+        contents = {_VARIABLES: array_files.pack(arrays), _STATE: json.dumps(state).encode()}
         manifest = Manifest(
             number=number,
             step=step,
             evaluation=evaluation,
             specs=specs or {},
             hyper_parameters=hyper_parameters or {},
-            variables={name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()},
+            variables=array_files.describe(arrays),
             packages=package_versions(),
             files={name: sha256(data) for name, data in contents.items()},
         )
@@ -114,27 +125,37 @@ class CheckpointStore:
         self._drop_old()
         return path
 
-    def newest_sound(self) -> Loaded | None:
-        """The newest checkpoint whose sums are right, None if there are no checkpoints at all.
+    def newest_sound(self, accept: Callable[[Loaded], None] | None = None) -> Loaded | None:
+        """The newest checkpoint whose sums and forms are right, None if there are no checkpoints at all.
 
         Tells of every newer one that is passed over.
 
+        Args:
+            accept: called with a checkpoint before it is returned; raises DamagedError for one that is passed over too.
+
         Raises:
-            CheckpointError: there are some, and none is sound, or all are of an older format.
+            CheckpointError: there are some, and none is sound, or all are of another format.
         """
-        reasons: list[str] = []
+        damaged: list[str] = []
+        newer: list[str] = []
         for path in self._folders():
             try:
                 loaded = load(path)
+                if accept is not None:
+                    accept(loaded)
+            except NewerFormatError as error:
+                newer.append(f"{path.name} {error}")
+                self._newer.add(path)
+                continue
             except DamagedError as error:
-                reasons.append(f"{path.name} ({error})")
+                damaged.append(f"{path.name} ({error})")
                 self._damaged.add(path)
                 continue
-            if reasons:
-                self._tell(f"damaged: {'; '.join(reasons)}; going on from the newest sound one, {path.name}.")
+            if said := _passed_over(newer, damaged):
+                self._tell(f"{said}; going on from the newest sound one, {path.name}.")
             return loaded
-        if reasons:
-            raise CheckpointError(f"{self.directory} holds no sound checkpoint; damaged: {'; '.join(reasons)}.")
+        if said := _passed_over(newer, damaged):
+            raise CheckpointError(f"{self.directory} holds no sound checkpoint; {said}.")
         if any(any(self.directory.glob(pattern)) for pattern in _OLD_FORMAT):
             raise CheckpointError(
                 f"{self.directory} holds checkpoints of an older format, which is no longer read: "
@@ -178,28 +199,36 @@ class CheckpointStore:
     def _drop_old(self) -> None:
         best = self.best()
         for path in self._folders()[self._kept :]:
-            if path != best:
+            if path != best and path not in self._newer:
                 atomic_files.remove_folder(path)
                 self._evaluations.pop(path, None)
 
 
 def load(path: Path) -> Loaded:
-    """Reads a checkpoint.
+    """Reads a checkpoint; sizes and forms are checked before anything of a file's contents is believed.
 
     Raises:
         DamagedError: it is not what was written.
+        NewerFormatError: a later version of this package has written it.
     """
     if path.is_symlink():
         raise DamagedError("it is a symbolic link")
-    manifest = read_manifest(_read(path, _MANIFEST))
+    manifest = read_manifest(_read(path, _MANIFEST, _LARGEST_MANIFEST))
     if path.name != f"checkpoint-{manifest.number}-{manifest.step}":
         raise DamagedError(f"manifest.json is that of checkpoint-{manifest.number}-{manifest.step}")
     contents = {}
-    for name in (_VARIABLES, _STATE):
-        contents[name] = _read(path, name)
+    for name, largest in ((_VARIABLES, array_files.largest_size(manifest.variables)), (_STATE, _LARGEST_STATE)):
+        contents[name] = _read(path, name, largest)
         if sha256(contents[name]) != manifest.files.get(name):
             raise DamagedError(f"{name} does not have the contents that were written")
-    return Loaded(path, manifest, _unpack(contents[_VARIABLES]), json.loads(contents[_STATE]))
+    arrays = array_files.unpack(contents[_VARIABLES], manifest.variables)
+    return Loaded(path, manifest, arrays, read_state(contents[_STATE]))
+
+
+def _passed_over(newer: list[str], damaged: list[str]) -> str:
+    """What was passed over and why, part of a sentence."""
+    said = [f"written by a later version and left as they are: {', '.join(newer)}"] if newer else []
+    return "; ".join([*said, *([f"damaged: {'; '.join(damaged)}"] if damaged else [])])
 
 
 def _number(path: Path) -> int:
@@ -207,35 +236,12 @@ def _number(path: Path) -> int:
     return int(match[1]) if match else 0
 
 
-def _read(folder: Path, name: str) -> bytes:
+def _read(folder: Path, name: str, most_bytes: int) -> bytes:
     try:
-        return atomic_files.read_file(folder / name)
+        return atomic_files.read_file(folder / name, most_bytes)
     except FileNotFoundError as error:
         raise DamagedError(f"{name} is missing") from error
     except OSError as error:
         raise DamagedError(f"{name} cannot be read: {error.strerror}") from error
-
-
-def _pack(arrays: Arrays) -> bytes:
-    """The arrays in NumPy's format.
-
-    Raises:
-        ValueError: one is of objects, which NumPy would pickle.
-    """
-    for name, array in arrays.items():
-        if array.dtype.hasobject or array.dtype.kind == "V":
-            raise ValueError(f"{name} has dtype {array.dtype}, expected numbers or booleans.")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _unpack(data: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise DamagedError(f"{_VARIABLES} is no archive of arrays") from error
+    except MemoryError as error:
+        raise DamagedError(f"{name} is larger than this machine's memory") from error

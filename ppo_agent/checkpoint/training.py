@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ppo_agent.agent import PPOAgent
-from ppo_agent.checkpoint import descriptions
+from ppo_agent.checkpoint import array_files, descriptions
 from ppo_agent.checkpoint.store import CheckpointStore, Loaded
 from ppo_agent.checkpoint.variables import Variables, named_variables, optimizer_variables
 
@@ -25,6 +25,10 @@ _MOST_TOLD = 10
 
 class CheckpointMismatchError(ValueError):
     """A checkpoint does not fit the agent or what else is to be restored; nothing was changed."""
+
+
+class UnusableStateError(CheckpointMismatchError):
+    """A checkpoint holds values that nothing can continue from, such as weights that are NaN; nothing was changed."""
 
 
 class TrainingCheckpoint:
@@ -126,8 +130,12 @@ class TrainingCheckpoint:
         self.take_over(loaded)
         return loaded.manifest.step
 
-    def take_over(self, loaded: Loaded) -> None:
+    def take_over(self, loaded: Loaded, *, without: Collection[str] = ()) -> None:
         """Takes over a checkpoint.
+
+        Args:
+            loaded: the checkpoint.
+            without: parts that it may hold and that are not restored now, see `take_over_parts`.
 
         Raises:
             CheckpointMismatchError: as `restore`.
@@ -136,13 +144,52 @@ class TrainingCheckpoint:
         self._agent.create_training_variables(None if running is None else len(running))
         variables = self._variables()
         loaded = loaded._replace(arrays={**_zeros_of_carries(variables), **loaded.arrays})
-        if found := list(self._misfits(loaded, variables)):
+        if found := list(self._misfits(loaded, variables, without)):
             rest = f"; and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
             raise CheckpointMismatchError(f"{loaded.path} does not fit: {'; '.join(found[:_MOST_TOLD])}{rest}.")
+        if not_finite := self._not_finite(loaded):
+            raise UnusableStateError(f"{loaded.path} holds {not_finite} with NaN or infinity, expected finite numbers.")
+        self._put(loaded, self._variables(), dict(self._stateful()))
+
+    def take_over_parts(self, loaded: Loaded, names: Collection[str]) -> None:
+        """Takes over some parts of a checkpoint, those of them that it holds, and nothing of the agent.
+
+        Raises:
+            CheckpointMismatchError: they do not fit; nothing was changed.
+        """
+        variables = {name: v for name, v in self._variables().items() if name.partition("/")[0] in names}
+        variables = {name: v for name, v in variables.items() if name in loaded.arrays}
+        parts = {name: part for name, part in self._stateful() if name in names and name in loaded.state}
+        self._put(loaded, variables, parts)
+
+    def _put(self, loaded: Loaded, variables: Variables, parts: Mapping[str, Any]) -> None:
+        """Gives variables and parts the values of a checkpoint, or leaves all as they are."""
+        before = {name: part.get_state() for name, part in parts.items()}
+        changed: list[str] = []
+        try:
+            for name, part in parts.items():
+                changed.append(name)
+                part.set_state(_put_in(loaded.state[name], loaded.arrays))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            for name in changed:
+                parts[name].set_state(before[name])
+            raise UnusableStateError(
+                f"{loaded.path} holds a state of the part {changed[-1]} that does not fit: {type(error).__name__}: "
+                f"{error}."
+            ) from error
+        # Names, shapes and dtypes were compared.
         for name, variable in variables.items():
             variable.assign(loaded.arrays[name])
-        for name, part in self._stateful():
-            part.set_state(_put_in(loaded.state[name], loaded.arrays))
+
+    def _not_finite(self, loaded: Loaded) -> str | None:
+        """The name of a trained variable, or of a slot of the optimiser, that is not finite."""
+        trained = {id(variable) for variable in self._agent._trained_variables()}
+        for name, variable in self._variables().items():
+            array = loaded.arrays[name]
+            matters = id(variable) in trained or name.startswith("optimizer/")
+            if matters and array.dtype.kind in "fc" and not np.isfinite(array).all():
+                return name
+        return None
 
     def _variables(self) -> Variables:
         """Everything that is saved as a variable, by name."""
@@ -164,19 +211,24 @@ class TrainingCheckpoint:
         values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
         return {**descriptions.describe_values(values), "optimizer": type(self._agent._optimizer).__name__}
 
-    def _misfits(self, loaded: Loaded, variables: Variables) -> Iterator[str]:
+    def _misfits(self, loaded: Loaded, variables: Variables, without: Collection[str]) -> Iterator[str]:
         manifest = loaded.manifest
         yield from descriptions.differences(self._specs, manifest.specs)
         saved, own = manifest.hyper_parameters.get("agent", {}), self._agent_parameters()
+        saved = saved if isinstance(saved, Mapping) else {}
         for difference in descriptions.differences({"agent": own}, {"agent": saved}):
             if not any(difference.startswith(f"{name} is ") for name in self._may_differ):
                 yield difference
-        shapes = {name: [str(array.dtype), list(array.shape)] for name, array in loaded.arrays.items()}
-        expected = {name: shape for name, shape in shapes.items() if not name.startswith("state:")}
+        shapes = array_files.describe(loaded.arrays)
+        left_out = tuple(f"{name}/" for name in without)
+        expected = {n: shape for n, shape in shapes.items() if not n.startswith(("state:", *left_out))}
         live = {name: [v.dtype.as_numpy_dtype.__name__, list(v.shape)] for name, v in variables.items()}
         yield from descriptions.differences(live, expected)
-        names = {name: "present" for name, _ in self._stateful()}
-        yield from descriptions.differences(names, dict.fromkeys(loaded.state, "present"), "part ")
+        live_parts = {name for name, _ in self._stateful()}
+        for name in sorted(set(loaded.state) - live_parts - set(without)):
+            yield f"the checkpoint holds the part {name}, expected to be given one to restore it into"
+        for name in sorted(live_parts - set(loaded.state)):
+            yield f"the checkpoint does not hold the part {name}"
 
 
 def _zeros_of_carries(variables: Variables) -> dict[str, np.ndarray]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,14 +73,39 @@ def remove_unfinished(folder: Path) -> None:
                 path.unlink()
 
 
-def read_file(path: Path) -> bytes:
-    """The contents of a file that is no symbolic link, which might lead out of its folder.
+def read_file(path: Path, most_bytes: int | None = None) -> bytes:
+    """The contents of a regular file, which no symbolic link is: that might lead out of its folder.
+
+    Args:
+        path: of the file.
+        most_bytes: how large it may be; None for any size.
 
     Raises:
-        OSError: it is one, or cannot be read.
+        OSError: it is no such file, larger, or cannot be read.
     """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+    with open(path, "rb", opener=_open_regular) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most_bytes is not None and size > most_bytes:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, expected at most {most_bytes}", str(path))
         return file.read()
+
+
+def open_to_append(path: Path) -> io.FileIO:
+    """Opens a regular file, created if there is none, for unbuffered writing at its end.
+
+    Raises:
+        OSError: it is a symbolic link, a pipe or a folder, or cannot be written.
+    """
+    return io.FileIO(path, "ab", opener=_open_regular)
+
+
+def _open_regular(name: str, flags: int) -> int:
+    """Opens a file that is neither a symbolic link nor a pipe, at which the opening could wait for ever."""
+    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", name)
+    return descriptor
 
 
 def _write(path: Path, data: bytes) -> None:

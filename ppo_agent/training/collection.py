@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tf_agents.trajectories import Trajectory
 from ppo_agent.drivers import DynamicEpisodeDriver, DynamicStepDriver, EpisodeStatistics, UniformReplayBuffer
 from ppo_agent.training import named_environments
 from ppo_agent.training.settings import Settings
+from ppo_agent.training.step_watch import StepWatch
 
 # Episodes that do not end are trained on in parts of this many environment steps.
 MOST_STEPS = 2**16
@@ -22,7 +24,7 @@ class Collector:
     """Steps the environments with the collect policy, from where the last iteration left them.
 
     Nothing is thrown away: every step is trained on once, and an episode that is under way at the end of an iteration
-    goes on in the next one.
+    continues in the next one.
 
     Attributes:
         last_steps: environment steps of the last iteration, 0 before the first.
@@ -36,21 +38,40 @@ class Collector:
         statistics: EpisodeStatistics,
     ) -> None:
         """Creates driver and replay buffer."""
-        self._env, self._settings, self._statistics = env, settings, statistics
-        self._policy_state_spec = agent.collect_policy.policy_state_spec
+        self._env, self._policy, self._settings, self._statistics = env, agent.collect_policy, settings, statistics
         self._most_steps = max(MOST_STEPS // env.batch_size, settings.collect_steps_per_iteration or 1)
         # Boundary rows and the bootstrap row need room too.
         self._buffer = UniformReplayBuffer(agent.collect_data_spec, env.batch_size, 2 * self._most_steps + 2)
-        arguments = (env, agent.collect_policy, [self._buffer.add_batch, statistics])
-        self._driver: Any
-        if settings.steps_per_iteration is not None:
-            self._driver = DynamicStepDriver(*arguments, num_steps=settings.steps_per_iteration, bootstrap_row=True)
-        else:
-            episodes = settings.collect_episodes_per_iteration or 1
-            self._driver = DynamicEpisodeDriver(*arguments, num_episodes=episodes, bootstrap_row=True)
+        self._driver = self._make_driver(env)
+        self._on_step: Callable[[], None] | None = None
         self._time_step: Any = None
         self._policy_state: Any = None
         self.last_steps = 0
+
+    def _make_driver(self, env: tf_environment.TFEnvironment) -> Any:
+        arguments = (env, self._policy, [self._buffer.add_batch, self._statistics])
+        if (steps := self._settings.steps_per_iteration) is not None:
+            return DynamicStepDriver(*arguments, num_steps=steps, bootstrap_row=True)
+        episodes = self._settings.collect_episodes_per_iteration or 1
+        return DynamicEpisodeDriver(*arguments, num_episodes=episodes, bootstrap_row=True)
+
+    def watch_steps(self, on_step: Callable[[], None] | None) -> bool:
+        """Has a function called after each step of all environments, or no function any more.
+
+        Returns:
+            False if the environments are stepped inside TensorFlow, where nothing can be called.
+        """
+        if on_step is not None and not hasattr(self._env, "step_numpy"):
+            return False
+        if on_step is not self._on_step:
+            self._on_step, state = on_step, self._driver.get_state()
+            self._driver = self._make_driver(self._env if on_step is None else StepWatch(self._env, on_step))
+            self._driver.set_state(state)
+        return True
+
+    def restart(self) -> None:
+        """Starts new episodes at the next collection; those that are under way are dropped."""
+        self._time_step = self._policy_state = None
 
     def collect(self, budget: int) -> Trajectory | None:
         """Collects an iteration, with at least as many rows as a minibatch.
@@ -67,8 +88,10 @@ class Collector:
         try:
             return self._collect(budget)
         except BaseException:
-            # What is lost was not trained on, and does not count.
+            # What is lost was not trained on, and does not count; nobody knows where the environments are now.
             self._statistics.set_state(before)
+            self._buffer.clear()
+            self.restart()
             raise
 
     def get_state(self) -> dict[str, Any]:
@@ -83,13 +106,13 @@ class Collector:
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from where `get_state` was called."""
+        """Continues from where `get_state` was called."""
         self.last_steps = state["last_steps"]
         self._driver.set_state(state["driver"])
         self._time_step = self._policy_state = None
         if state["time_step"] is not None:
             self._time_step = _packed(self._env.time_step_spec(), state["time_step"])
-            self._policy_state = _packed(self._policy_state_spec, state["policy_state"])
+            self._policy_state = _packed(self._policy.policy_state_spec, state["policy_state"])
 
     def _collect(self, budget: int) -> Trajectory | None:
         start = self._statistics.num_environment_steps

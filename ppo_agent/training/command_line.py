@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,12 @@ def mistakes_are_flag_errors() -> Iterator[None]:
         raise
     except (ValueError, TypeError) as error:
         raise FlagError(str(error)) from error
+
+
+def find_modules_here() -> None:
+    """Lets `module:Name-v0` name a module in the current folder, as `python -m` does for an installed script."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def define_common_flags(flag_values: flags.FlagValues) -> None:

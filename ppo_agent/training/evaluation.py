@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from tf_agents.policies import tf_policy
+from tf_agents.agents import tf_agent
+from tf_agents.environments import tf_environment
+from tf_agents.policies import greedy_policy, tf_policy
 from tf_agents.trajectories import StepType
 
+from ppo_agent.common import host_calls
 from ppo_agent.common.environment_options import LONGEST_EPISODE
 from ppo_agent.common.types import Nest
-from ppo_agent.drivers import GymnasiumEnvironment
 from ppo_agent.drivers.array_policies import graph_policy
 
 # Called with a time step of arrays [B, ...], returns a nest of action arrays [B, ...].
@@ -38,7 +40,7 @@ class Evaluation(NamedTuple):
         return float(np.std(self.returns))
 
 
-def evaluate(env: GymnasiumEnvironment, act: Act, num_episodes: int) -> Evaluation:
+def evaluate(env: tf_environment.TFEnvironment, act: Act, num_episodes: int) -> Evaluation:
     """Runs episodes from a reset.
 
     All environments start together and each counts with one episode, so that long episodes count as much as short ones.
@@ -63,12 +65,13 @@ def num_environments(num_episodes: int) -> int:
     return -(-num_episodes // rounds)
 
 
-def _one_episode_each(env: GymnasiumEnvironment, act: Act) -> np.ndarray:
-    time_step = env.reset_numpy()
+def _one_episode_each(env: tf_environment.TFEnvironment, act: Act) -> np.ndarray:
+    reset, step = _on_arrays(env)
+    time_step = reset()
     returns = np.zeros(len(time_step.step_type))
     running = np.ones(len(returns), bool)
     for _ in range(LONGEST_EPISODE):
-        time_step = env.step_numpy(act(time_step))
+        time_step = step(act(time_step))
         # An episode that was given up is another one now.
         returns = np.where(running & (time_step.step_type == StepType.FIRST), 0.0, returns)
         returns += np.where(running, time_step.reward, 0.0)
@@ -79,8 +82,23 @@ def _one_episode_each(env: GymnasiumEnvironment, act: Act) -> np.ndarray:
     return returns
 
 
+def _on_arrays(env: Any) -> tuple[Callable[[], Any], Callable[[Nest], Any]]:
+    """An environment's `reset` and `step` with arrays."""
+    if hasattr(env, "step_numpy"):
+        return env.reset_numpy, env.step_numpy
+    return (
+        lambda: host_calls.to_arrays(env.reset()),
+        lambda action: host_calls.to_arrays(env.step(host_calls.to_tensors(action))),
+    )
+
+
+def other_policy(agent: tf_agent.TFAgent, deterministic: bool) -> tf_policy.TFPolicy:
+    """The agent's policy in its greedy or its sampling form."""
+    return greedy_policy.GreedyPolicy(agent.collect_policy) if deterministic else agent.collect_policy
+
+
 def act_with(policy: tf_policy.TFPolicy, batch_size: int) -> Act:
-    """A function that acts as a TF-Agents policy does now; its state starts anew with a reset of all environments.
+    """A function that acts as a TF-Agents policy does now; its state is reset with all environments.
 
     Args:
         policy: any policy.

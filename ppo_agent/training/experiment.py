@@ -1,72 +1,71 @@
-"""Builds what a run consists of, from its settings."""
+"""The agent and the optimiser of a run, from its settings and the environment's specs."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.environments import tf_environment
+from tf_agents.trajectories import TimeStep
 
-from ppo_agent import PPOClipAgent, PPOKLPenaltyAgent, presets
-from ppo_agent.common.observation_kinds import LeafKind, leaf_kind
-from ppo_agent.drivers import EpisodeStatistics
+from ppo_agent import PPOAgent, PPOClipAgent, PPOKLPenaltyAgent
+from ppo_agent.common.types import Nest
+from ppo_agent.config import PPOConfig
 from ppo_agent.maths.schedules import Schedule, make_schedule
-from ppo_agent.training import named_environments
-from ppo_agent.training.collection import Collector
-from ppo_agent.training.networks import make_networks
-from ppo_agent.training.random_state import seed_everything
+from ppo_agent.training.networks import make_networks, use_uniform_kernels
 from ppo_agent.training.scheduled_value import ScheduledValue
-from ppo_agent.training.settings import Settings
+from ppo_agent.training.settings import FIELDS, OF_VARIANT, Settings
 
 ADAM_EPSILON = 1e-5
-# Added to a run's seed, so that it is evaluated in other episodes than those that it was trained in.
-EVALUATION_SEED_OFFSET = 1_000_003
+# Keywords of the agents that are settings of the same name and the same meaning.
+_OTHERS = ("greedy_eval", "update_normalizers_in_train", "debug_summaries", "summarize_grads_and_vars")
+_SAME = [name for name in (*PPOConfig.__dataclass_fields__, *_OTHERS) if name in FIELDS]
+_OF_SEQUENCES = ("minibatch_size", "store_policy_state", "sequence_length")
 
 
-class Experiment(NamedTuple):
-    """The parts of a run."""
+class Learner(NamedTuple):
+    """An agent and what changes over its run.
 
-    env: tf_environment.TFEnvironment
+    Attributes:
+        agent: the agent.
+        optimizer: whose learning rate follows the schedule; None for a ready agent, which keeps its own.
+        learning_rate: the schedule.
+        scheduled: hyper-parameters that follow schedules, by name.
+    """
+
     agent: tf_agent.TFAgent
-    optimizer: Any
-    learning_rate: Schedule
-    scheduled: tuple[ScheduledValue, ...]
-    statistics: EpisodeStatistics
-    collector: Collector
+    optimizer: Any = None
+    learning_rate: Schedule | None = None
+    scheduled: Mapping[str, ScheduledValue] = MappingProxyType({})
+
+    def update_schedules(self, share_done: float) -> None:
+        """Sets what follows a schedule for the share of the run that is done, in [0, 1]."""
+        if self.learning_rate is not None:
+            self.optimizer.learning_rate = self.learning_rate(share_done)
+        for value in self.scheduled.values():
+            value.update(share_done)
 
 
-def build(env_name: str, settings: Settings, seed: int, steps_before: int = 0) -> Experiment:
-    """Makes environments, networks, agent and collector.
+def make_learner(time_step_spec: TimeStep, action_spec: Nest, settings: Settings) -> Learner:
+    """The agent that the settings describe, with its optimiser and schedules.
 
     Args:
-        env_name: see `environments.make_training_environment`.
+        time_step_spec: of the environment.
+        action_spec: of the environment.
         settings: hyper-parameters.
-        seed: of everything that is random.
-        steps_before: environment steps before a resume: gymnasium environments, which begin anew, do not begin with
-            the same episodes again.
 
     Raises:
         TypeError: the environment or a setting is of no use for PPO.
         ValueError: likewise.
     """
-    seed_everything(seed)
-    env = named_environments.make_training_environment(
-        env_name,
-        num_environments=settings.num_environments,
-        seed=seed + steps_before,
-        vectorization=settings.vectorization,
-        **settings.limits,
-    )
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     scheduled = scheduled_values(settings)
-    agent = make_agent(env, settings, optimizer, scheduled)
-    statistics = EpisodeStatistics()
-    collector = Collector(env, agent, settings, statistics)
+    agent = make_agent(time_step_spec, action_spec, settings, optimizer, scheduled)
     schedule = make_schedule(settings.learning_rate_schedule, settings.learning_rate)
-    return Experiment(env, agent, optimizer, schedule, tuple(scheduled.values()), statistics, collector)
+    return Learner(agent, optimizer, schedule, scheduled)
 
 
 def scheduled_values(settings: Settings) -> dict[str, ScheduledValue]:
@@ -81,70 +80,48 @@ def scheduled_values(settings: Settings) -> dict[str, ScheduledValue]:
 
 
 def make_agent(
-    env: tf_environment.TFEnvironment,
+    time_step_spec: TimeStep,
+    action_spec: Nest,
     settings: Settings,
     optimizer: Any,
     scheduled: Mapping[str, ScheduledValue] = MappingProxyType({}),
-) -> tf_agent.TFAgent:
-    """The agent that the settings describe, for an environment's specs; `scheduled` values beat those of the settings.
+) -> PPOAgent:
+    """The agent that the settings describe; `scheduled` values beat those of the settings.
 
     Args:
-        env: the environment.
+        time_step_spec: of the environment.
+        action_spec: of the environment.
         settings: hyper-parameters.
         optimizer: of both networks.
         scheduled: hyper-parameters that change, by name.
     """
-    time_step_spec, action_spec = env.time_step_spec(), env.action_spec()
     actor_net, value_net = make_networks(time_step_spec.observation, action_spec, settings)
-    keywords: dict[str, Any] = {
-        "actor_net": actor_net,
-        "value_net": value_net,
-        "optimizer": optimizer,
-        "num_epochs": settings.num_epochs,
-        "minibatch_size": settings.rows_per_minibatch,
-        "store_policy_state": settings.recurrent,
-        "sequence_length": settings.sequence_length if settings.recurrent else None,
-        "use_gae": True,
-        "use_td_lambda_return": True,
-        "lambda_value": settings.lambda_value,
-        "discount_factor": settings.discount_factor,
-        "entropy_regularization": settings.entropy_regularization,
-        "value_pred_loss_coef": settings.value_pred_loss_coef,
-        "gradient_clipping": settings.gradient_clipping,
-        "value_clipping": settings.value_clipping,
-        "target_kl": settings.target_kl,
-        "normalize_observations": settings.normalize_observations,
-        "normalize_rewards": settings.normalize_rewards,
-        "normalize_rewards_by": settings.normalize_rewards_by,
-        "reward_norm_clipping": 10.0,
-        "max_skipped_steps": settings.max_skipped_steps,
-        "train_step_counter": tf.Variable(0, dtype=tf.int64, name="train_step"),
-    }
-    if settings.agent == "kl_penalty":
-        agent = PPOKLPenaltyAgent(
-            time_step_spec,
-            action_spec,
-            initial_adaptive_kl_beta=1.0,
-            adaptive_kl_target=0.01,
-            adaptive_kl_tolerance=0.3,
-            **{**keywords, **scheduled},
-        )
-    else:
-        keywords["importance_ratio_clipping"] = settings.importance_ratio_clipping
-        agent = PPOClipAgent(time_step_spec, action_spec, **{**keywords, **scheduled})
+    keywords = {**_keywords(settings), **scheduled}
+    make = PPOClipAgent if settings.agent == "clip" else PPOKLPenaltyAgent
+    agent = make(
+        time_step_spec,
+        action_spec,
+        optimizer=optimizer,
+        actor_net=actor_net,
+        value_net=value_net,
+        train_step_counter=tf.Variable(0, dtype=tf.int64, name="train_step"),
+        **keywords,
+    )
+    if not settings.orthogonal_init:
+        use_uniform_kernels(actor_net, value_net)
     agent.initialize()
     return agent
 
 
-def general_preset(env_name: str) -> presets.Preset:
-    """Settings for an environment without a preset, chosen from its spaces.
-
-    Raises:
-        ValueError: there is no such environment, or it is of no use for PPO.
-    """
-    with named_environments.make_environment(named_environments.gymnasium_name(env_name)) as env:
-        actions, observations = tf.nest.flatten(env.action_spec()), tf.nest.flatten(env.observation_spec())
-    return presets.general(
-        continuous_actions=any(spec.dtype.is_floating for spec in actions),
-        images=any(leaf_kind(spec) is LeafKind.IMAGE for spec in observations),
-    )
+def _keywords(settings: Settings) -> dict[str, Any]:
+    """The agent's keywords that are settings."""
+    values = dataclasses.asdict(settings)
+    of_other = OF_VARIANT["kl_penalty" if settings.agent == "clip" else "clip"]
+    keywords = {name: values[name] for name in _SAME if name not in (*of_other, *_OF_SEQUENCES)}
+    stores_state = settings.recurrent and settings.store_policy_state
+    return {
+        **keywords,
+        "minibatch_size": settings.rows_per_minibatch,
+        "store_policy_state": stores_state,
+        "sequence_length": settings.sequence_length if stores_state else None,
+    }

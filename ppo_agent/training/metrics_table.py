@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ppo_agent.common import atomic_files
@@ -26,27 +27,43 @@ COLUMNS = (
     "learning_rate",
     "steps_per_second",
     "skipped_steps",
+    "episode_return_min",
+    "episode_return_max",
+    "episode_length_min",
+    "episode_length_max",
+    "episodes",
+    "truncated_fraction",
+    "importance_ratio_clipping",
+    "entropy_regularization",
+    "gradient_norm",
+    "value_mean",
+    "return_mean",
+    "advantage_mean",
+    "action_std",
+    "train_step",
 )
+# Evaluations, in evaluations.csv.
+EVALUATION_COLUMNS = ("environment_steps", "wall_time_s", "return_mean", "return_std", "num_episodes")
 
 
 class MetricsTable:
     """Appends rows to a CSV file, each on disk at once, or later if there is no room: none is lost while this lives."""
 
-    def __init__(self, path: Path) -> None:
-        """Names the file; the first row creates it."""
-        self._path = path
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+        """Names the file and its columns, of which `environment_steps` is one; the first row creates it."""
+        self._path, self._columns = path, columns
         self._unwritten: list[bytes] = []
 
     def append(self, row: Mapping[str, float]) -> None:
         """Writes a row; unknown values are `nan`.
 
         Args:
-            row: a number for every column.
+            row: numbers by column.
         """
         was_written = not self._unwritten
         if was_written and not self._path.exists():
-            self._unwritten.append(_to_line(COLUMNS))
-        self._unwritten.append(_to_line([_to_text(row[name]) for name in COLUMNS]))
+            self._unwritten.append(_to_line(self._columns))
+        self._unwritten.append(_to_line([_to_text(row.get(name, math.nan)) for name in self._columns]))
         try:
             self._write()
         except OSError as error:
@@ -62,19 +79,19 @@ class MetricsTable:
         if self._unwritten:
             self._write()
         if self._path.exists():
-            with self._path.open("ab") as file:
+            with atomic_files.open_to_append(self._path) as file:
                 os.fsync(file.fileno())
 
     def read(self) -> dict[str, list[float]]:
         """Returns the columns by name."""
         rows = self._rows()
-        return {name: [float(row[name]) for row in rows] for name in COLUMNS}
+        return {name: [float(row[name]) for row in rows] for name in self._columns}
 
     def drop_after(self, environment_steps: int) -> None:
         """Drops the rows beyond a number of environment steps, which a resumed run writes again."""
         rows = [row for row in self._rows() if float(row["environment_steps"]) <= environment_steps]
         if rows:
-            lines = [COLUMNS, *([row[name] for name in COLUMNS] for row in rows)]
+            lines = [self._columns, *([row[name] for name in self._columns] for row in rows)]
             atomic_files.replace_file(self._path, b"".join(map(_to_line, lines)))
         else:
             self._path.unlink(missing_ok=True)
@@ -83,9 +100,9 @@ class MetricsTable:
         """Writes what is not written yet, or leaves the file as it is.
 
         Raises:
-            OSError: there is no room for it.
+            OSError: there is no room for it, or the file is a link or no file at all.
         """
-        with self._path.open("ab", buffering=0) as file:
+        with atomic_files.open_to_append(self._path) as file:
             before = file.seek(0, os.SEEK_END)
             data = b"".join(self._unwritten)
             try:
@@ -98,12 +115,19 @@ class MetricsTable:
         self._unwritten.clear()
 
     def _rows(self) -> list[dict[str, str]]:
+        """The rows whose numbers can be read; columns that an earlier version did not write are `nan`."""
         if not self._path.exists():
             return []
         # A crash can leave a last line that is not complete.
-        text, _, _ = self._path.read_bytes().rpartition(b"\n")
-        lines = io.StringIO(text.decode("utf-8", "replace"), newline="")
-        return [row for row in csv.DictReader(lines, restval="") if all(_is_number(row.get(name)) for name in COLUMNS)]
+        text, _, _ = atomic_files.read_file(self._path).rpartition(b"\n")
+        lines = io.StringIO(text.decode("utf-8", "replace").replace("\0", ""), newline="")
+        reader = csv.DictReader(lines, restval="")
+        rows = []
+        with contextlib.suppress(csv.Error):
+            absent = dict.fromkeys(set(self._columns) - set(reader.fieldnames or ()), "nan")
+            for row in reader:
+                rows.append({**row, **absent})  # noqa: PERF401 - those before the error are kept.
+        return [row for row in rows if all(_is_number(row.get(name)) for name in self._columns)]
 
 
 def _is_number(text: str | None) -> bool:

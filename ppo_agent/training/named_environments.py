@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 from tf_agents.environments import tf_environment
 
 from ppo_agent.common.environment_options import ATARI_PREFIX
@@ -21,13 +22,18 @@ _IN_TENSORFLOW: dict[str, tuple[type[TensorFlowEnvironment], str]] = {
 }
 
 
+# An id, a callable that makes an environment, a gymnasium vector environment, or a ready `TFEnvironment`.
+EnvLike = Any
+
+
 def make_training_environment(
-    env_name: str, *, num_environments: int, seed: int, vectorization: str = "auto", **limits: Any
+    env_name: EnvLike, *, num_environments: int, seed: int, vectorization: str = "auto", **limits: Any
 ) -> tf_environment.TFEnvironment:
     """Makes the environments that an agent is to learn in.
 
     Args:
-        env_name: `TFCartPole` and its like, which run in TensorFlow operations; or as `make_environment` takes it.
+        env_name: `TFCartPole` and its like, which run in TensorFlow operations; or as `make_environment` takes it; or
+            a ready `TFEnvironment`, which is returned.
         num_environments: how many.
         seed: of the first episodes.
         vectorization: see `GymnasiumEnvironment`; those in TensorFlow operations have no such choice.
@@ -36,7 +42,9 @@ def make_training_environment(
     Raises:
         ValueError: as `make_environment`.
     """
-    if env_name in _IN_TENSORFLOW:
+    if isinstance(env_name, tf_environment.TFEnvironment):
+        return env_name
+    if isinstance(env_name, str) and env_name in _IN_TENSORFLOW:
         return _IN_TENSORFLOW[env_name][0](num_environments=num_environments, seed=seed)
     return make_environment(
         env_name,
@@ -59,7 +67,7 @@ def has_variables(env: tf_environment.TFEnvironment) -> bool:
 
 
 def make_environment(
-    env_name: str,
+    env_name: EnvLike,
     *,
     num_environments: int = 1,
     seed: int | None = None,
@@ -70,8 +78,8 @@ def make_environment(
     """Makes the environments that a name stands for.
 
     Args:
-        env_name: a gymnasium id, or `envpool:` and a name of EnvPool's. Atari games (`ALE/Name-v5`) come with the
-            preprocessing of `drivers.vector_envs.atari`.
+        env_name: a gymnasium id, `envpool:` and a name of EnvPool's, a callable or a gymnasium vector environment. Atari
+            games (`ALE/Name-v5`) come with the preprocessing of `drivers.vector_envs.atari`.
         num_environments: how many.
         seed: of the first episodes.
         vectorization: see `GymnasiumEnvironment`.
@@ -81,14 +89,16 @@ def make_environment(
     Raises:
         ValueError: there is no such environment, a package is missing, or it is of no use for PPO.
     """
-    if env_name.startswith(ATARI_PREFIX):
+    if isinstance(env_name, str) and env_name.startswith(ATARI_PREFIX):
         if vectorization not in _OF_GAMES:
             raise ValueError(f"vectorization is {vectorization}, expected auto: Atari games are stepped in threads.")
         games = factory.make_named(
             lambda: atari.make_atari_env(env_name, num_environments, ends_with_life=is_training), env_name
         )
         return GymnasiumEnvironment(games, seed=seed, **limits)
-    if env_name.startswith(envpool.PREFIX) and envpool.is_game(env_name):
+    if isinstance(env_name, gymnasium.vector.VectorEnv):
+        return GymnasiumEnvironment(env_name, seed=seed, **limits)
+    if isinstance(env_name, str) and env_name.startswith(envpool.PREFIX) and envpool.is_game(env_name):
         limits = {"env_kwargs": {"episodic_life": is_training}, **limits}
     return GymnasiumEnvironment(
         env_name, num_environments=num_environments, seed=seed, vectorization=vectorization, **limits

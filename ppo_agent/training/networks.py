@@ -6,8 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from ppo_agent.common import action_masks
+from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest
-from ppo_agent.networks import ActorNetwork, GRUMemory, LSTMMemory, ValueNetwork, shared_networks
+from ppo_agent.networks import ActorNetwork, FeatureLayers, GRUMemory, LSTMMemory, ValueNetwork, shared_networks
+from ppo_agent.networks.encoders import ObservationEncoder
+from ppo_agent.networks.inputs import network_input_spec
 from ppo_agent.training.settings import Settings
 
 
@@ -28,6 +32,8 @@ def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings)
         "squash": settings.squash_actions,
     }
     activation = settings.activation
+    if settings.layer_norm or settings.shared_fc_layers:
+        return _with_feature_layers(observation_spec, action_spec, settings, head)
     if settings.shared_torso:
         return shared_networks(
             observation_spec, action_spec, settings.actor_fc_layers, activation, memory=_make_memory(settings), **head
@@ -39,7 +45,39 @@ def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings)
     return actor_net, ValueNetwork(observation_spec, settings.value_fc_layers, activation, memory=value_memory)
 
 
+def _with_feature_layers(
+    observation_spec: Nest, action_spec: Nest, settings: Settings, head: dict[str, Any]
+) -> tuple[ActorNetwork, ValueNetwork]:
+    """Networks with layer normalisation, or with shared layers in front of their own."""
+    network_spec, _ = action_masks.split(network_input_spec(observation_spec))
+
+    def make_encoder() -> tf.keras.layers.Layer:
+        return ObservationEncoder(network_spec, ())
+
+    def on_top(encoder: tf.keras.layers.Layer, units: tuple[int, ...]) -> FeatureLayers:
+        return FeatureLayers(encoder, units, settings.activation, layer_norm=settings.layer_norm)
+
+    if settings.shared_torso:
+        shared, memory = on_top(make_encoder(), settings.actor_fc_layers), _make_memory(settings)
+        actor_net = ActorNetwork(observation_spec, action_spec, encoder=shared, memory=memory, **head)
+        return actor_net, ValueNetwork(observation_spec, encoder=shared, memory=memory)
+    if settings.shared_fc_layers:
+        below = on_top(make_encoder(), settings.shared_fc_layers)
+        encoders = [on_top(below, units) for units in (settings.actor_fc_layers, settings.value_fc_layers)]
+    else:
+        encoders = [on_top(make_encoder(), units) for units in (settings.actor_fc_layers, settings.value_fc_layers)]
+    actor_net = ActorNetwork(observation_spec, action_spec, encoder=encoders[0], memory=_make_memory(settings), **head)
+    return actor_net, ValueNetwork(observation_spec, encoder=encoders[1], memory=_make_memory(settings))
+
+
 def _make_memory(settings: Settings) -> tf.keras.layers.Layer | None:
     if not settings.recurrent:
         return None
     return {"lstm": LSTMMemory, "gru": GRUMemory}[settings.memory](settings.memory_units)
+
+
+def use_uniform_kernels(*networks: tf.Module) -> None:
+    """Gives every kernel of built networks new values, Glorot's uniform ones."""
+    layers = {id(part): part for net in networks for part in net.submodules if hasattr(part, "kernel")}
+    for layer in layers.values():
+        layer.kernel.assign(tf.keras.initializers.GlorotUniform(draw_seed())(layer.kernel.shape))

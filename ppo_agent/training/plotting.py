@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from ppo_agent.common import atomic_files
 
 
 def plot_learning_curve(
@@ -19,12 +24,7 @@ def plot_learning_curve(
         columns: `environment_steps` and `episode_return_mean` of every iteration; NaN where no episode ended.
         evaluations: (environment steps, mean return, its standard deviation) of every evaluation.
     """
-    # Imported here, because it takes a second that no other part of a run should wait for.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure()
     axes = figure.add_subplot()
     steps, returns = np.asarray(columns["environment_steps"]), np.asarray(columns["episode_return_mean"])
     known = np.isfinite(returns)
@@ -40,7 +40,28 @@ def plot_learning_curve(
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", frameon=False)
-    figure.savefig(path, dpi=120)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=120, format="png")
+    # Replaces a link instead of writing to where it leads.
+    atomic_files.replace_file(path, image.getvalue())
+
+
+def _figure() -> Any:
+    """An empty figure that belongs to no window."""
+    # Imported here, because it takes a second that no other part of a run should wait for.
+    try:
+        from matplotlib.figure import Figure
+    except ValueError:  # MPLBACKEND names a backend that is not installed; none is needed.
+        wanted = os.environ.pop("MPLBACKEND", "")
+        try:
+            from matplotlib.figure import Figure
+        finally:
+            os.environ["MPLBACKEND"] = wanted
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def smooth(values: np.ndarray) -> np.ndarray:

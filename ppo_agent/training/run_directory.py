@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ppo_agent.common import atomic_files
-from ppo_agent.training.command_line import FlagError
 
 _MARKS = ("settings.json", "metrics.csv", "result.json", "checkpoints")
 
@@ -30,6 +29,7 @@ class RunDirectory:
         self.settings = self.path / "settings.json"
         self.result = self.path / "result.json"
         self.metrics = self.path / "metrics.csv"
+        self.evaluations = self.path / "evaluations.csv"
         self.learning_curve = self.path / "learning_curve.png"
         self.checkpoints = self.path / "checkpoints"
         self.train_events, self.eval_events = self.path / "train", self.path / "eval"
@@ -40,10 +40,7 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self._forget_lock()
+        self.release()
 
     @property
     def holds_run(self) -> bool:
@@ -59,31 +56,50 @@ class RunDirectory:
         """Checks that a run can be started here, or resumed.
 
         Raises:
-            FlagError: it cannot be written, holds a run although a new one is to start, holds none to resume, or a
+            ValueError: it cannot be written, holds a run although a new one is to start, holds none to resume, or a
                 name in it leads out of it.
         """
         if not _is_writable(self.path):
-            raise FlagError(f"root_dir is {str(self.path)!r}, expected a folder that can be written.")
+            raise ValueError(f"root_dir is {str(self.path)!r}, expected a folder that can be written.")
         if self.holds_run and not resume:
-            raise FlagError(
-                f"root_dir is {str(self.path)!r}, which already holds a run: expected --resume or another one."
+            raise ValueError(
+                f"root_dir is {str(self.path)!r}, which already holds a run: expected --resume "
+                "(in Python Trainer.load), or another one."
             )
         if resume and not self.holds_run:
-            raise FlagError(f"root_dir is {str(self.path)!r}, expected the folder of a run, because resume is given.")
+            raise ValueError(f"root_dir is {str(self.path)!r}, expected the folder of a run, because resume is given.")
+        self._check_links()
+
+    def check_for_saving(self) -> None:
+        """Checks that a trainer can be saved here.
+
+        Raises:
+            ValueError: it cannot be written, holds a run's files, or a name in it leads out of it.
+        """
+        if not _is_writable(self.path):
+            raise ValueError(f"path is {str(self.path)!r}, expected a folder that can be written.")
+        is_other = self.path.is_dir() and any(self.path.iterdir()) and not self.settings.is_file()
+        if self.has_trained or is_other:
+            found = "a run" if self.has_trained else "other files"
+            raise ValueError(f"path is {str(self.path)!r}, which holds {found}: expected another one.")
         self._check_links()
 
     def _check_links(self) -> None:
-        """Raises FlagError if a file of the run is a link to somewhere else, which would be read or overwritten."""
+        """Raises ValueError if a file of the run is a link to somewhere else, which would be read or overwritten."""
         inside = self.path.resolve()
         for path in vars(self).values():
-            if isinstance(path, Path) and not path.resolve().is_relative_to(inside):
-                raise FlagError(f"root_dir is {str(self.path)!r}, but {path.name} in it leads to {path.resolve()}.")
+            if not isinstance(path, Path) or path == self.path:
+                continue
+            if path.is_symlink() or not path.resolve().is_relative_to(inside):
+                raise ValueError(f"root_dir is {str(self.path)!r}, but {path.name} in it leads to {path.resolve()}.")
+            if path.suffix and path.exists() and not path.is_file():
+                raise ValueError(f"root_dir is {str(self.path)!r}, but {path.name} in it is no regular file.")
 
     def lock(self) -> None:
         """Keeps other runs out, and deletes what earlier ones did not finish writing.
 
         Raises:
-            FlagError: another run is using the folder, or it cannot be written.
+            ValueError: another run is using the folder, or it cannot be written.
         """
         if self._lock is not None:
             return
@@ -95,25 +111,45 @@ class RunDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(lock)
-            raise FlagError(f"root_dir is {str(self.path)!r}, which another run is using at this moment.") from error
+            raise ValueError(f"root_dir is {str(self.path)!r}, which another run is using at this moment.") from error
         except OSError:
             # A file system without locks: better a run without one than none.
             pass
         self._lock = lock
-        # Processes of environments, which are forked, must not hold it when this one is gone.
-        os.register_at_fork(after_in_child=self._forget_lock)
+        _HELD.add(lock)
         atomic_files.remove_unfinished(self.path)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the folder that was locked has been deleted or moved meanwhile."""
+        if self._lock is None:
+            return False
+        try:
+            found, held = os.stat(self.path / ".lock"), os.fstat(self._lock)
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino)
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._forget_lock()
 
     def _forget_lock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            # Not in a forked process, which has closed it.
+            if self._lock in _HELD:
+                _HELD.remove(self._lock)
+                os.close(self._lock)
             self._lock = None
 
     def create(self, resume: bool = False) -> None:
         """Makes the folder and those for events, and locks it.
 
         Raises:
-            FlagError: the system does not let it, or another run was faster.
+            ValueError: the system does not let it, or another run was faster.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -127,8 +163,21 @@ class RunDirectory:
         except OSError as error:
             raise self._not_writable(error) from error
 
-    def _not_writable(self, error: OSError) -> FlagError:
-        return FlagError(f"root_dir is {str(self.path)!r}, expected a folder that can be written: {error.strerror}.")
+    def _not_writable(self, error: OSError) -> ValueError:
+        return ValueError(f"root_dir is {str(self.path)!r}, expected a folder that can be written: {error.strerror}.")
+
+
+# Descriptors of the locks that this process holds.
+_HELD: set[int] = set()
+
+
+def _forget_locks() -> None:
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+# Processes of environments, which are forked, must not hold a lock when this process is gone.
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 def default_root_dir(env_name: str) -> Path:

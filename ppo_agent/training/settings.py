@@ -1,45 +1,58 @@
-"""The hyper-parameters of a training run, in one dataclass from which the command-line flags are made too."""
+"""The settings of a training run: one documented dataclass, from which the command-line flags are made too."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from absl import flags
-
 from ppo_agent.common.environment_options import INVALID_STEPS, VECTORIZATIONS
-from ppo_agent.config import REWARD_STATISTICS
+from ppo_agent.config import PPOConfig, expectation, is_within
 
 # A run collects either by episodes or by steps: of each pair, setting one unsets the other.
 COLLECTION = ("collect_episodes_per_iteration", "collect_steps_per_iteration")
-ACTIVATIONS = ("tanh", "relu", "elu", "swish")
+# relu, elu and swish beside what Keras calls them.
+ACTIVATIONS = ("tanh", "relu", "elu", "swish", "gelu", "selu", "softplus", "leaky_relu", "linear")
 SCHEDULES = ("constant", "linear")
 MEMORIES = ("lstm", "gru")
-# What a resumed run may do otherwise than before.
-MAY_CHANGE = (
-    "total_environment_steps",
-    "vectorization",
-    "max_environment_restarts",
-    "step_time_limit_s",
-    "invalid_steps",
-    "max_skipped_steps",
-)
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
+_LINEAR = "linear falls to 0 over the whole run"
 
 
-def _setting(default: Any, help_text: str, **limits: Any) -> Any:
-    """A field; `limits` are `lower_bound` and `upper_bound` of a number, or `choices` of a string."""
-    return dataclasses.field(default=default, metadata={"help": help_text, "limits": limits})
+def _setting(default: Any, text: str, *, may_change: bool = False, none: bool = False, **limits: Any) -> Any:
+    """A field.
+
+    Args:
+        default: its value; the kind follows from it.
+        text: what it means, part of a sentence.
+        may_change: whether a resumed run may have another value.
+        none: whether None is a value; the kind is int then, unless the default says otherwise.
+        **limits: `lower_bound` and `upper_bound` of a number, or `choices` of a text.
+    """
+    kind = int if default is None else type(default)
+    metadata = {"help": text, "kind": kind, "limits": limits, "may_be_none": none, "may_change": may_change}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _of_agent(name: str, default: Any = dataclasses.MISSING, text: str = "", *, may_change: bool = False) -> Any:
+    """A field that is a hyper-parameter of the agent and described there; `default` and `text` replace its own."""
+    field = PPOConfig.__dataclass_fields__[name]
+    metadata = {**field.metadata, "help": text or field.metadata["help"], "may_change": may_change}
+    if default is dataclasses.MISSING:
+        default = field.default
+    if default is not None and metadata["kind"] is not bool:
+        metadata["may_be_none"] = False
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a preset or a flag can set.
+    """What a preset, a flag of `ppo-train` or a keyword of `Trainer` can set; the flag's help describes each.
 
-    Every field is a flag of `ppo-train`; the flag's help describes it.
+    Raises:
+        ValueError: a value is out of range.
     """
 
     agent: str = _setting("clip", "clipped surrogate objective or adaptive KL penalty", choices=("clip", "kl_penalty"))
@@ -51,66 +64,93 @@ class Settings:
         "a step takes half a millisecond or more (measured; give sync or async to have the choice made), else sync; "
         "with fewer than 4 environments sync",
         choices=VECTORIZATIONS,
+        may_change=True,
     )
     max_environment_restarts: int = _setting(
         10,
         "how often each environment is recreated after it has raised an error, taken too long or died with its "
         "process, its episode dropped; the next time the run ends. Not for environments that vectorise themselves",
         lower_bound=0,
+        may_change=True,
     )
     step_time_limit_s: float = _setting(
-        600.0, "seconds that a process may take for a step of its environments (vectorization async); 0: any time",
+        600.0,
+        "seconds that a process may take for a step of its environments (vectorization async); 0: any time",
         lower_bound=0.0,
-    )  # fmt: skip
+        may_change=True,
+    )
     invalid_steps: str = _setting(
         "error",
         "observations and rewards that are not finite, categories outside their space, wrong shapes: error ends the "
         "run, drop drops the episode (vectorization sync and async)",
         choices=INVALID_STEPS,
+        may_change=True,
     )
-    total_environment_steps: int = _setting(100_000, "environment steps to train for, at most", lower_bound=1)
+    total_environment_steps: int = _setting(
+        100_000, "environment steps to train for, at most", lower_bound=1, may_change=True
+    )
     collect_episodes_per_iteration: int | None = _setting(
-        8, "episodes per iteration, over all environments (DynamicEpisodeDriver)", lower_bound=1
+        8, "episodes per iteration, over all environments (DynamicEpisodeDriver)", none=True, lower_bound=1
     )
     collect_steps_per_iteration: int | None = _setting(
-        None, "steps per iteration and environment, in place of episodes (DynamicStepDriver)", lower_bound=1
+        None, "steps per iteration of each environment (DynamicStepDriver)", none=True, lower_bound=1
     )
-    num_epochs: int = _setting(10, "passes over the collected experience", lower_bound=1)
-    minibatch_size: int = _setting(64, "environment steps per gradient step", lower_bound=1)
+    num_epochs: int = _of_agent("num_epochs", 10)
+    minibatch_size: int = _of_agent("minibatch_size", 64, "environment steps per gradient step")
     learning_rate: float = _setting(3e-4, "of Adam; the first one of a schedule", lower_bound=0.0)
-    learning_rate_schedule: str = _setting("constant", "linear falls to 0 over the whole run", choices=SCHEDULES)
-    importance_ratio_clipping: float = _setting(0.2, "epsilon of the clipped objective; 0: none", lower_bound=0.0)
-    importance_ratio_clipping_schedule: str = _setting(
-        "constant", "linear falls to 0 over the whole run", choices=SCHEDULES
+    learning_rate_schedule: str = _setting("constant", _LINEAR, choices=SCHEDULES)
+    importance_ratio_clipping: float = _of_agent("importance_ratio_clipping", 0.2)
+    importance_ratio_clipping_schedule: str = _setting("constant", _LINEAR, choices=SCHEDULES)
+    entropy_regularization: float = _of_agent("entropy_regularization")
+    entropy_regularization_schedule: str = _setting("constant", _LINEAR, choices=SCHEDULES)
+    value_clipping: float = _of_agent("value_clipping")
+    target_kl: float = _of_agent(
+        "target_kl",
+        text="no further gradient step on the same experience beyond 1.5 times this KL divergence; 0: never",
     )
-    entropy_regularization: float = _setting(0.0, "coefficient of the entropy bonus", lower_bound=0.0)
-    entropy_regularization_schedule: str = _setting(
-        "constant", "linear falls to 0 over the whole run", choices=SCHEDULES
+    value_pred_loss_coef: float = _of_agent("value_pred_loss_coef")
+    gradient_clipping: float = _of_agent("gradient_clipping", 0.5)
+    discount_factor: float = _of_agent("discount_factor")
+    lambda_value: float = _of_agent("lambda_value")
+    use_gae: bool = _of_agent("use_gae", True)
+    use_td_lambda_return: bool = _of_agent("use_td_lambda_return", True)
+    normalize_observations: bool = _of_agent("normalize_observations")
+    normalize_rewards: bool = _of_agent("normalize_rewards")
+    normalize_rewards_by: str = _of_agent("normalize_rewards_by")
+    reward_norm_clipping: float = _of_agent("reward_norm_clipping")
+    policy_l2_reg: float = _of_agent("policy_l2_reg")
+    value_function_l2_reg: float = _of_agent("value_function_l2_reg")
+    shared_vars_l2_reg: float = _of_agent("shared_vars_l2_reg")
+    log_prob_clipping: float = _of_agent("log_prob_clipping")
+    initial_adaptive_kl_beta: float = _of_agent("initial_adaptive_kl_beta")
+    adaptive_kl_target: float = _of_agent("adaptive_kl_target")
+    adaptive_kl_tolerance: float = _of_agent("adaptive_kl_tolerance")
+    kl_cutoff_factor: float = _of_agent("kl_cutoff_factor", 0.0)
+    kl_cutoff_coef: float = _of_agent("kl_cutoff_coef", 0.0)
+    greedy_eval: bool = _setting(True, "evaluate and export the most likely action instead of a sample")
+    check_numerics: bool = _of_agent("check_numerics", may_change=True)
+    jit_compile: bool | None = _of_agent("jit_compile", may_change=True)
+    compute_value_and_advantage_in_train: bool = _of_agent("compute_value_and_advantage_in_train")
+    update_normalizers_in_train: bool = _setting(True, "update the normalisers in the update, else behind it")
+    aggregate_losses_across_replicas: bool = _of_agent("aggregate_losses_across_replicas")
+    debug_summaries: bool = _setting(False, "write debug summaries, histograms among them", may_change=True)
+    summarize_grads_and_vars: bool = _setting(
+        False, "write histograms of gradients and variables, in a plain graph, which is slower", may_change=True
     )
-    value_clipping: float = _setting(0.0, "bound of the change of value predictions; 0: none", lower_bound=0.0)
-    target_kl: float = _setting(
-        0.0,
-        "no further gradient step on the same experience beyond 1.5 times this KL divergence; 0: never",
-        lower_bound=0.0,
-    )
-    value_pred_loss_coef: float = _setting(0.5, "factor of the value loss", lower_bound=0.0)
-    gradient_clipping: float = _setting(0.5, "bound of the gradients' global norm; 0: none", lower_bound=0.0)
-    discount_factor: float = _setting(0.99, "gamma", lower_bound=0.0, upper_bound=1.0)
-    lambda_value: float = _setting(0.95, "lambda of generalized advantage estimation", lower_bound=0.0, upper_bound=1.0)
-    normalize_observations: bool = _setting(True, "by their running mean and standard deviation")
-    normalize_rewards: bool = _setting(True, "by a running standard deviation")
-    normalize_rewards_by: str = _setting(
-        "reward", "whose standard deviation: the rewards' or that of the discounted returns", choices=REWARD_STATISTICS
-    )
-    max_skipped_steps: int = _setting(
-        10,
-        "the run ends after so many gradient steps in a row whose loss or gradient was not finite; they are skipped; "
-        "0: never",
-        lower_bound=0,
+    max_skipped_steps: int = _of_agent(
+        "max_skipped_steps",
+        text="the run ends after so many gradient steps in a row whose loss or gradient was not finite; they are "
+        "skipped; 0: never",
+        may_change=True,
     )
     actor_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the policy's hidden layers, as in 64,64")
     value_fc_layers: tuple[int, ...] = _setting((64, 64), "units of the value function's hidden layers, as in 64,64")
+    shared_fc_layers: tuple[int, ...] = _setting(
+        (), "units of hidden layers that policy and value function share, in front of their own, as in 64,64"
+    )
     activation: str = _setting("tanh", "of the hidden layers", choices=ACTIVATIONS)
+    layer_norm: bool = _setting(False, "layer normalisation behind each hidden layer, before its activation")
+    orthogonal_init: bool = _setting(True, "orthogonal initial kernels; else Glorot's uniform ones")
     initial_log_std: float = _setting(0.0, "log of the first standard deviation of continuous actions")
     state_dependent_std: bool = _setting(False, "standard deviation of continuous actions from the observation")
     squash_actions: bool = _setting(False, "tanh-squashed normal distributions for bounded continuous actions")
@@ -118,12 +158,38 @@ class Settings:
     recurrent: bool = _setting(False, "recurrent networks (a memory behind the hidden layers)")
     memory: str = _setting("lstm", "kind of the memory of recurrent networks", choices=MEMORIES)
     memory_units: int = _setting(64, "size of the memory of recurrent networks", lower_bound=1)
-    sequence_length: int = _setting(32, "steps that gradients flow back through recurrent networks", lower_bound=1)
+    sequence_length: int = _of_agent("sequence_length", 32, "steps that gradients flow back through recurrent networks")
+    store_policy_state: bool = _of_agent(
+        "store_policy_state",
+        True,
+        "with recurrent networks, start each sequence of an update from the state that it was collected with; else "
+        "from zero, with each environment's steps of an iteration as one sequence",
+    )
+    num_threads: int = _setting(
+        0, "threads of TensorFlow's operations; 0: as many as there are cores", may_change=True, lower_bound=0
+    )
+    eval_interval: int = _setting(
+        0, "iterations between evaluations; 0: only at the end", may_change=True, lower_bound=0
+    )
+    num_eval_episodes: int = _setting(20, "episodes of an evaluation", may_change=True, lower_bound=1)
+    checkpoint_interval: int = _setting(
+        20, "iterations between checkpoints; 0: only first and last", may_change=True, lower_bound=0
+    )
+    checkpoints_kept: int = _setting(
+        3, "last checkpoints that stay; the best by evaluation stays too", may_change=True, lower_bound=1
+    )
+    log_interval: int = _setting(
+        0, "iterations between tables of numbers on standard output; 0: none", may_change=True, lower_bound=0
+    )
 
     def __post_init__(self) -> None:
-        """Turns lists, as JSON gives them, into tuples."""
-        for name in ("actor_fc_layers", "value_fc_layers"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        """Checks every value, and turns those that JSON or NumPy gives into Python's own."""
+        fields = dataclasses.fields(self)
+        if problems := [problem for field in fields if (problem := _problem(field, getattr(self, field.name)))]:
+            raise ValueError("; ".join(problems) + ".")
+        for field in fields:
+            if (value := getattr(self, field.name)) is not None:
+                object.__setattr__(self, field.name, field.metadata["kind"](value))
 
     @property
     def rows_per_minibatch(self) -> int:
@@ -147,12 +213,26 @@ class Settings:
         return self.collect_steps_per_iteration * self.num_environments
 
 
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+# What a resumed run may do otherwise than before.
+MAY_CHANGE = tuple(name for name, field in FIELDS.items() if field.metadata["may_change"])
+# What only one of the two agents has.
+OF_VARIANT = {
+    "clip": ("importance_ratio_clipping", "importance_ratio_clipping_schedule", "greedy_eval"),
+    "kl_penalty": (
+        "initial_adaptive_kl_beta", "adaptive_kl_target", "adaptive_kl_tolerance", "kl_cutoff_factor", "kl_cutoff_coef",
+    ),
+}  # fmt: skip
+_OF_MEMORIES = ("memory", "memory_units", "sequence_length", "store_policy_state")
+
+
 def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
     """The settings of a run: what was given beats the preset, which beats the defaults.
 
     Args:
         preset: values by field name.
-        given: values from the command line.
+        given: values from the command line; `nminibatches`, minibatches of an iteration, may take the place of
+            `minibatch_size`.
 
     Returns:
         The settings. A minibatch size that was not given is cut down to what an iteration can hold.
@@ -161,6 +241,8 @@ def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
         ValueError: what was given contradicts itself.
     """
     check_given(given)
+    given = dict(given)
+    num_minibatches = given.pop("nminibatches", None)
     values: dict[str, Any] = {}
     for layer in (preset, given):
         for name, other in (COLLECTION, COLLECTION[::-1]):
@@ -168,14 +250,43 @@ def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
                 values[other] = None
         values.update(layer)
     settings = Settings(**values)
-    useless = [name for name in ("memory", "memory_units", "sequence_length") if name in given]
-    if useless and not settings.recurrent:
-        raise ValueError(f"{useless[0]} is given without recurrent, expected it with recurrent networks only.")
+    _check_use(settings, given)
+    if num_minibatches is not None:
+        given["minibatch_size"] = _size_of(num_minibatches, settings)
+        settings = dataclasses.replace(settings, minibatch_size=given["minibatch_size"])
     # Not where saved settings are the preset: they are to stay.
     if settings.recurrent and not preset.get("recurrent") and "minibatch_size" not in given:
         fewest = FEWEST_SEQUENCES * settings.sequence_length
         settings = dataclasses.replace(settings, minibatch_size=max(settings.minibatch_size, fewest))
     return _fit_minibatch(settings, is_given="minibatch_size" in given)
+
+
+def _check_use(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Raises ValueError for values that were given and would have no effect."""
+    other = "kl_penalty" if settings.agent == "clip" else "clip"
+    for name in OF_VARIANT[other]:
+        if name in given:
+            raise ValueError(f"{name} is given with agent {settings.agent}, expected it with agent {other} only.")
+    for name in _OF_MEMORIES:
+        if name in given and not settings.recurrent:
+            raise ValueError(f"{name} is given without recurrent, expected it with recurrent networks only.")
+    if settings.shared_torso and settings.shared_fc_layers:
+        raise ValueError(
+            f"shared_fc_layers is {settings.shared_fc_layers} with shared_torso, expected one of them: a shared torso "
+            "has the layers of the policy."
+        )
+
+
+def _size_of(num_minibatches: Any, settings: Settings) -> int:
+    """The size of each of so many minibatches of an iteration."""
+    steps = settings.steps_per_iteration
+    if isinstance(num_minibatches, bool) or not isinstance(num_minibatches, int) or num_minibatches < 1:
+        raise ValueError(f"nminibatches is {num_minibatches!r}, expected a positive int.")
+    if steps is None:
+        raise ValueError("nminibatches is given, expected collect_steps_per_iteration with it.")
+    if steps % num_minibatches:
+        raise ValueError(f"nminibatches is {num_minibatches}, expected a divisor of {steps}, the steps collected.")
+    return steps // num_minibatches
 
 
 def _fit_minibatch(settings: Settings, is_given: bool) -> Settings:
@@ -195,69 +306,36 @@ def _fit_minibatch(settings: Settings, is_given: bool) -> Settings:
 
 
 def check_given(given: Mapping[str, Any]) -> None:
-    """Raises ValueError if values given on the command line contradict one another."""
-    if all(given.get(name) is not None for name in COLLECTION):
-        raise ValueError(f"{COLLECTION[0]} and {COLLECTION[1]} are both given, expected one of them.")
-    for name in ("importance_ratio_clipping", "importance_ratio_clipping_schedule"):
-        if given.get("agent") == "kl_penalty" and name in given:
-            raise ValueError(f"{name} is given with agent kl_penalty, expected it with agent clip only.")
+    """Raises ValueError if values that were given are unknown, out of range, or contradict one another."""
+    check_names(given)
+    for name, value in given.items():
+        if name in FIELDS and (problem := _problem(FIELDS[name], value)):
+            raise ValueError(f"{problem}.")
+    for pair in (COLLECTION, ("minibatch_size", "nminibatches")):
+        if all(given.get(name) is not None for name in pair):
+            raise ValueError(f"{pair[0]} and {pair[1]} are both given, expected one of them.")
+    for agent, names in OF_VARIANT.items():
+        if given.get("agent", agent) != agent and (found := [name for name in names if name in given]):
+            raise ValueError(f"{found[0]} is given with agent {given['agent']}, expected it with agent {agent} only.")
 
 
-def define_flags(flag_values: flags.FlagValues) -> None:
-    """Defines a flag for every field."""
-    for field in dataclasses.fields(Settings):
-        text, limits = f"{field.metadata['help']}.", field.metadata["limits"]
-        default: Any = field.default
-        if "choices" in limits:
-            flags.DEFINE_enum(field.name, default, limits["choices"], text, flag_values=flag_values)
-        elif isinstance(default, bool):
-            flags.DEFINE_bool(field.name, default, text, flag_values=flag_values)
-        elif isinstance(default, tuple):
-            flags.DEFINE(_LayersParser(), field.name, default, text, flag_values, _LayersSerializer())
-        elif isinstance(default, float):
-            flags.DEFINE(_FiniteParser(**limits), field.name, default, text, flag_values)
-        else:
-            flags.DEFINE_integer(field.name, default, text, flag_values=flag_values, **limits)
+def check_names(names: Iterable[str]) -> None:
+    """Raises ValueError for a name that is no setting, with the closest one."""
+    for name in names:
+        if name not in FIELDS and name != "nminibatches":
+            close = difflib.get_close_matches(name, FIELDS, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"{name} is no setting, expected one of {', '.join(FIELDS)}{hint}.")
 
 
-def given_flags(flag_values: flags.FlagValues) -> dict[str, Any]:
-    """The values of the fields whose flags stand on the command line."""
-    names = (field.name for field in dataclasses.fields(Settings))
-    return {name: flag_values[name].value for name in names if flag_values[name].present}
-
-
-class _FiniteParser(flags.FloatParser):
-    """Reads floats between bounds; absl's own takes NaN and infinity for such."""
-
-    def parse(self, argument: Any) -> float:
-        value = super().parse(argument)
-        if not math.isfinite(value):
-            raise ValueError(f"{value} is not a finite number")
-        return value
-
-
-class _LayersParser(flags.ArgumentParser):
-    """Reads '64,64', and '' as no layers."""
-
-    syntactic_help = "positive numbers with commas between them"
-
-    def parse(self, argument: Any) -> tuple[int, ...]:
-        if isinstance(argument, tuple):
-            return argument
-        try:
-            units = tuple(int(part) for part in argument.split(",") if part.strip())
-        except ValueError as error:
-            raise ValueError(f"expected {self.syntactic_help}") from error
-        if any(unit < 1 for unit in units):
-            raise ValueError(f"expected {self.syntactic_help}")
-        return units
-
-    def flag_type(self) -> str:
-        return "comma separated list of integers"
-
-
-class _LayersSerializer(flags.ArgumentSerializer):
-    """Writes what `_LayersParser` reads."""
-
-    def serialize(self, value: tuple[int, ...]) -> str:
-        return ",".join(map(str, value))
+def _problem(field: dataclasses.Field[Any], value: Any) -> str | None:
+    """What is wrong with a value, None if nothing is."""
+    kind, none = field.metadata["kind"], field.metadata["may_be_none"]
+    if kind is tuple:
+        is_right = isinstance(value, (tuple, list)) and all(
+            isinstance(unit, int) and not isinstance(unit, bool) and unit > 0 for unit in value
+        )
+        return None if is_right else f"{field.name} is {value!r}, expected positive ints"
+    if (value is None and none) or is_within(field.metadata, value):
+        return None
+    return f"{field.name} is {value!r}, expected {expectation(field.metadata)}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -18,6 +21,7 @@ class Tally:
         timed_s: wall time after the first iteration, without evaluation.
         start_up_time_s: from the start of this process to the end of its first iteration.
         evaluations: (environment steps, mean return, its standard deviation) each.
+        steps_not_counted: environment steps before the counter was reset.
     """
 
     iterations: int = 0
@@ -28,6 +32,25 @@ class Tally:
     timed_s: float = 0.0
     start_up_time_s: float = 0.0
     evaluations: list[list[float]] = dataclasses.field(default_factory=list)
+    steps_not_counted: int = 0
+
+    @classmethod
+    def checked(cls, state: Any) -> Tally:
+        """A tally of values that were read.
+
+        Raises:
+            ValueError: they are no such values.
+        """
+        if not isinstance(state, Mapping) or set(state) - {field.name for field in dataclasses.fields(cls)}:
+            raise ValueError(f"the tally is {state!r}, expected counts and times by name.")
+        evaluations = state.get("evaluations", [])
+        numbers = [value for name, value in state.items() if name != "evaluations"]
+        if not isinstance(evaluations, list) or not all(isinstance(e, list) and len(e) == 3 for e in evaluations):
+            raise ValueError(f"evaluations is {evaluations!r}, expected lists of three numbers.")
+        for number in (*numbers, *(number for evaluation in evaluations for number in evaluation)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+                raise ValueError(f"the tally holds {number!r}, expected finite numbers.")
+        return cls(**state)
 
     def evaluation_at(self, environment_steps: int) -> tuple[float, float] | None:
         """Mean return and standard deviation if the last evaluation was then, else None."""

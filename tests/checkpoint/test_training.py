@@ -135,7 +135,7 @@ def test_what_may_differ_is_up_to_the_user(tmp_path: Path) -> None:
 
 def test_parts_that_are_missing_are_listed(tmp_path: Path) -> None:
     TrainingCheckpoint(tmp_path, agent=make_agent(0), statistics=EpisodeStatistics()).save(4)
-    with pytest.raises(CheckpointMismatchError, match="part statistics is absent"):
+    with pytest.raises(CheckpointMismatchError, match="holds the part statistics, expected to be given one"):
         TrainingCheckpoint(tmp_path, agent=make_agent(0)).restore()
     with pytest.raises(TypeError, match="driver is 3, expected"):
         TrainingCheckpoint(tmp_path, agent=make_agent(0), driver=3)

@@ -73,29 +73,27 @@ def run(folder: Path, number: int, seed: int) -> tuple[list[str], collections.Co
 
 def _make_run(root_dir: Path) -> None:
     from ppo_agent import train
-    from ppo_agent.training import session
+    from ppo_agent.training.recorder import RunRecorder
 
-    with mock.patch.object(session, "_finish", _only_save), contextlib.redirect_stdout(io.StringIO()):
+    with mock.patch.object(RunRecorder, "finish", _only_save), contextlib.redirect_stdout(io.StringIO()):
         assert train.main(["ppo-train", f"--root_dir={root_dir}", *FLAGS, "--total_environment_steps=200"]) == 0
 
 
-def _only_save(_: Any, __: Any, loop: Any, *, interrupted: bool) -> dict[str, Any]:
-    loop.save()
-    loop.close()
-    return {"interrupted": True, **loop.result(finished=not interrupted)}
+def _only_save(recorder: Any, trainer: Any, *, interrupted: bool, finished: bool) -> dict[str, Any]:
+    recorder.save(trainer)
+    return {"interrupted": True, **recorder.result(trainer, finished=finished)}
 
 
 def _resume(root_dir: Path, sound: Path, known: dict[str, bytes]) -> tuple[str, str | None]:
     """Returns what came of resuming, and what is wrong with that."""
     from ppo_agent import train
-    from ppo_agent.checkpoint.store import load
-    from ppo_agent.training import session
+    from ppo_agent.checkpoint.store import CheckpointStore, load
 
     before = _read(root_dir)
     intact = [path for path in _checkpoints(sound) if _is_intact(path, known, before)]
     resumed: list[Any] = []
     errors = io.StringIO()
-    take = mock.patch.object(session, "_run", lambda _, __, loop: resumed.append(loop) or 0)
+    take = mock.patch.object(train, "_train", lambda trainer, _: resumed.append(trainer) or 0)
     with take, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
         status = train.main(["ppo-train", f"--root_dir={root_dir}", "--resume"])
     said = errors.getvalue()
@@ -109,7 +107,7 @@ def _resume(root_dir: Path, sound: Path, known: dict[str, bytes]) -> tuple[str, 
     newest = intact[0]
     if status or not resumed:
         return "refused", f"status {status} though {newest.name} is intact: {said}"
-    arrays, _ = resumed[0].checkpoint.snapshot()
+    arrays, _ = resumed[0].checkpoint(CheckpointStore(root_dir)).snapshot()
     expected = load(newest).arrays
     if any(arrays[name].tobytes() != value.tobytes() for name, value in expected.items() if name in arrays):
         return "wrong", f"other variables than those of {newest.name}"

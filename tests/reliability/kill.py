@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     _stack.import_tensorflow()
-    from ppo_agent.training import session  # noqa: F401 - Before the forks.
+    from ppo_agent import trainer  # noqa: F401 - Before the forks.
 
     rng, lost, start = random.Random(arguments.seed), 0, time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,7 @@ def _train(root_dir: Path, log: Path) -> None:
 
     from ppo_agent import learning, train
     from ppo_agent.checkpoint import CheckpointStore
-    from ppo_agent.training.loop import TrainingLoop
+    from ppo_agent.training.recorder import RunRecorder
 
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
 
@@ -170,16 +170,16 @@ def _train(root_dir: Path, log: Path) -> None:
         note("saved", step)
         return path
 
-    def report(loop: Any, *arguments: Any) -> None:
-        loop_report(loop, *arguments)
-        note("trained", loop.environment_steps)
+    def record(recorder: Any, row: Any) -> None:
+        recorder_record(recorder, row)
+        note("trained", row["environment_steps"])
 
-    def resume(loop: Any, loaded: Any) -> None:
-        loop_resume(loop, loaded)
-        note("resumed", loop.environment_steps)
+    def resumed(recorder: Any, trainer: Any) -> None:
+        recorder_resumed(recorder, trainer)
+        note("resumed", trainer.environment_steps)
 
-    store_write, loop_report, loop_resume = CheckpointStore.write, TrainingLoop._report, TrainingLoop.resume
-    CheckpointStore.write, TrainingLoop._report, TrainingLoop.resume = write, report, resume
+    store_write, recorder_record, recorder_resumed = CheckpointStore.write, RunRecorder.record, RunRecorder.resumed
+    CheckpointStore.write, RunRecorder.record, RunRecorder.resumed = write, record, resumed
     learning.PPOLearning._call_update = lambda agent, rows, weights: agent._update(rows, weights, None, False)
     tf.config.run_functions_eagerly(True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

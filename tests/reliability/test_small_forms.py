@@ -16,9 +16,11 @@ import tensorflow as tf
 from reliability import corruptions, kill
 
 from ppo_agent import learning, train
+from ppo_agent import trainer as trainer_module
 from ppo_agent.checkpoint import CheckpointStore
 from ppo_agent.common import atomic_files
-from ppo_agent.training import evaluation, experiment, interrupts, loop, session
+from ppo_agent.training import evaluation, interrupts, recorder
+from ppo_agent.training.recorder import RunRecorder
 
 FLAGS = [*corruptions.FLAGS, "--total_environment_steps=250"]
 
@@ -27,7 +29,7 @@ FLAGS = [*corruptions.FLAGS, "--total_environment_steps=250"]
 def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs do not compile, and export nothing, unless a test puts it back."""
     for name in ("export_policy", "export_policy_saver", "plot_learning_curve"):
-        monkeypatch.setattr(session, name, lambda *_: None)
+        monkeypatch.setattr(recorder, name, lambda *_: None)
     with corruptions.without_compilation():
         yield
 
@@ -63,12 +65,12 @@ def test_nothing_is_lost_by_kills() -> None:
 
 # What is under way when the signal comes, and the least number of iterations that the last checkpoint holds.
 MOMENTS = {
-    "building": (experiment, "make_agent", 0),
+    "building": (trainer_module, "make_learner", 0),
     "updating": (learning.PPOLearning, "_call_update", 1),
-    "reporting": (loop.TrainingLoop, "_report", 1),
+    "reporting": (RunRecorder, "record", 1),
     "evaluating": (evaluation, "evaluate", 2),
     "saving": (CheckpointStore, "write", 0),
-    "exporting": (session, "export_policy", 7),
+    "exporting": (recorder, "export_policy", 7),
 }
 
 
@@ -109,10 +111,10 @@ def test_a_signal_ends_the_run_in_order(moment, number, quick, tmp_path: Path, c
 def test_a_long_update_is_not_waited_for(tmp_path: Path, monkeypatch, capsys) -> None:
     """The state before it is saved, though no checkpoint was due."""
     statuses: list[int] = []
-    monkeypatch.setattr(loop, "_LONG_ITERATION_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "_LONG_ITERATION_SECONDS", 0.0)
     monkeypatch.setattr(interrupts, "GRACE_SECONDS", 0.3)
     monkeypatch.setattr(os, "_exit", statuses.append)
-    monkeypatch.setattr(session, "_finish", lambda *_, **__: {"interrupted": True, **dict.fromkeys(_RESULT, 0)})
+    monkeypatch.setattr(RunRecorder, "finish", lambda *_, **__: {"interrupted": True, **dict.fromkeys(_RESULT, 0)})
     flags = [flag for flag in FLAGS if not flag.startswith(("--checkpoint_interval", "--eval_interval"))]
     with corruptions.without_compilation():
         update, calls = learning.PPOLearning._call_update, []
@@ -194,14 +196,14 @@ def test_events_that_cannot_be_written_are_left_out(quick, tmp_path: Path, monke
 
 def test_two_runs_in_one_folder(quick, tmp_path: Path, monkeypatch, capsys) -> None:
     statuses: list[int] = []
-    report = loop.TrainingLoop._report
+    record = RunRecorder.record
 
     def second(*arguments: Any) -> None:
-        report(*arguments)
+        record(*arguments)
         if not statuses:
             statuses.append(run(tmp_path / "run", "--resume"))
 
-    monkeypatch.setattr(loop.TrainingLoop, "_report", second)
+    monkeypatch.setattr(RunRecorder, "record", second)
     assert run(tmp_path / "run", *FLAGS) == 0
     assert statuses == [2]
     assert "another run is using" in capsys.readouterr().err

@@ -16,7 +16,9 @@ def make_collector(length: int, **given: object) -> tuple[Collector, EpisodeStat
     settings = combine({"num_environments": 2, "actor_fc_layers": (3,), "minibatch_size": 2}, given)
     env = GymnasiumEnvironment(functools.partial(Counter, length=length), num_environments=settings.num_environments)
     statistics = EpisodeStatistics()
-    return Collector(env, make_agent(env, settings, None), settings, statistics), statistics
+    return Collector(
+        env, make_agent(env.time_step_spec(), env.action_spec(), settings, None), settings, statistics
+    ), statistics
 
 
 def test_rollouts_go_on_where_the_last_one_ended() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ppo_agent.training import plotting, run_directory
-from ppo_agent.training.command_line import FlagError
 from ppo_agent.training.metrics_table import COLUMNS, MetricsTable
 from ppo_agent.training.run_directory import RunDirectory, default_root_dir, write_json
 
@@ -52,12 +51,12 @@ def test_rows_after_a_checkpoint_are_dropped(tmp_path: Path, rng: np.random.Gene
 def test_a_folder_with_a_run_is_refused(tmp_path: Path, mark: str) -> None:
     RunDirectory(tmp_path).check(resume=False)
     (tmp_path / mark).touch()
-    with pytest.raises(FlagError, match="already holds a run"):
+    with pytest.raises(ValueError, match="already holds a run"):
         RunDirectory(tmp_path).check(resume=False)
 
 
 def test_a_run_can_be_resumed_where_there_is_one(tmp_path: Path) -> None:
-    with pytest.raises(FlagError, match="expected the folder of a run"):
+    with pytest.raises(ValueError, match="expected the folder of a run"):
         RunDirectory(tmp_path).check(resume=True)
     (tmp_path / "settings.json").touch()
     RunDirectory(tmp_path).check(resume=True)
@@ -66,7 +65,7 @@ def test_a_run_can_be_resumed_where_there_is_one(tmp_path: Path) -> None:
 def test_a_folder_that_another_run_uses_is_refused(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "run") as first:
         first.create()
-        with RunDirectory(tmp_path / "run") as second, pytest.raises(FlagError, match="another run is using"):
+        with RunDirectory(tmp_path / "run") as second, pytest.raises(ValueError, match="another run is using"):
             second.create()
     with RunDirectory(tmp_path / "run") as third:
         third.create()
@@ -83,7 +82,7 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
         time.sleep(30)
         os._exit(0)
     processes = {int(os.read(reader, 9)) for _ in range(2)}
-    with pytest.raises(FlagError, match="another run is using"):
+    with pytest.raises(ValueError, match="another run is using"):
         RunDirectory(tmp_path / "run").lock()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -104,7 +103,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str
     (tmp_path / "run" / name).unlink(missing_ok=True)
     (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
     (tmp_path / "run" / "result.json").touch()
-    with pytest.raises(FlagError, match=f"{name} in it leads to .*elsewhere"):
+    with pytest.raises(ValueError, match=f"{name} in it leads to .*elsewhere"):
         RunDirectory(tmp_path / "run").check(resume=True)
 
 
@@ -140,13 +139,13 @@ def test_a_last_line_without_its_end_is_no_row(tmp_path: Path, rng: np.random.Ge
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(FlagError, match="expected a folder that can be written"):
+        with pytest.raises(ValueError, match="expected a folder that can be written"):
             RunDirectory(path).check(resume=False)
 
 
 def test_a_folder_that_cannot_be_made_is_a_wrong_flag(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FlagError, match=r"root_dir is .* expected a folder that can be written"):
+    with pytest.raises(ValueError, match=r"root_dir is .* expected a folder that can be written"):
         RunDirectory(tmp_path / "file" / "run").create()
 
 

@@ -12,7 +12,7 @@ from ppo_agent.training.command_line import Interrupted
 from ppo_agent.training.interrupts import InterruptGuard
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_interrupts_once(number: int) -> None:
     before = signal.getsignal(number)
     with InterruptGuard() as guard:
@@ -64,13 +64,9 @@ def be_busy(guard: InterruptGuard) -> None:
 
 
 def test_a_program_that_does_not_get_to_it_is_ended(exits: list[int], capsys: pytest.CaptureFixture[str]) -> None:
-    called: list[str] = []
-    with InterruptGuard() as guard:
-        guard.on_overdue = lambda: called.append(threading.current_thread().name)
-        with pytest.raises(Interrupted):
-            be_busy(guard)
+    with InterruptGuard() as guard, pytest.raises(Interrupted):
+        be_busy(guard)
     assert exits == [143]
-    assert called == ["signals"]
     assert "still busy" in capsys.readouterr().err
 
 
@@ -81,3 +77,43 @@ def test_a_program_that_acts_in_time_is_left_alone(exits: list[int]) -> None:
         time.sleep(0.5)
     assert not exits
     assert "signals" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_patient_block_takes_the_time_that_it_takes(exits: list[int]) -> None:
+    done = []
+
+    def work(guard: InterruptGuard) -> None:
+        with guard.deferred(patient=True):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+            done.append("work")
+
+    with InterruptGuard() as guard, pytest.raises(Interrupted):
+        work(guard)
+    assert done == ["work"]
+    assert not exits
+
+
+def test_an_ignored_hangup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with InterruptGuard():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_child_that_survives_holds_nothing_up() -> None:
+    """It has a copy of every pipe; signals that it gets are its own affair."""
+    with InterruptGuard():
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+        time.sleep(0.1)
+        start = time.monotonic()
+    try:
+        assert time.monotonic() - start < 1
+    finally:
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM

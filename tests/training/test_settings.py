@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from absl import flags
 
-from ppo_agent.training import settings
+from ppo_agent.training import setting_flags as settings
 from ppo_agent.training.settings import Settings, combine
 
 

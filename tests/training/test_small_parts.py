@@ -1,13 +1,14 @@
 """Schedules, clock and progress bar."""
 
 import time
+import types
 
 import pytest
 
 from ppo_agent.maths.schedules import make_schedule
 from ppo_agent.training import clock
+from ppo_agent.training.console import ProgressBar
 from ppo_agent.training.experiment import scheduled_values
-from ppo_agent.training.progress import ProgressBar
 from ppo_agent.training.scheduled_value import ScheduledValue
 from ppo_agent.training.settings import combine
 
@@ -46,17 +47,16 @@ def test_clock_goes_from_the_start_of_the_process() -> None:
 
 
 def test_progress_bar_shows_return_and_speed(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressBar(shown=True, total=100, done=10) as bar:
-        bar.update(30, float("nan"))
-        time.sleep(0.15)
-        bar.update(60, 12.34)
+    trainer = types.SimpleNamespace(environment_steps=10, target_steps=100, mean_return=float("nan"))
+    bar = ProgressBar()
+    bar.on_training_start(trainer)
+    trainer.environment_steps = 30
+    bar.on_update_end(trainer)
+    time.sleep(0.15)
+    trainer.environment_steps, trainer.mean_return = 60, 12.34
+    bar.on_update_end(trainer)
+    bar.on_training_end(trainer)
     text = capsys.readouterr().err
     assert "60/100" in text.replace(".0", "")
     assert "return 12.3" in text
     assert "steps/s" in text
-
-
-def test_a_hidden_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressBar(shown=False, total=100) as bar:
-        bar.update(50, 1.0)
-    assert capsys.readouterr().err == ""

@@ -1,0 +1,119 @@
+"""From what a user says to the settings of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import tensorflow as tf
+from tf_agents.environments import tf_environment
+
+from ppo_agent import PPOAgent, presets
+from ppo_agent.common.observation_kinds import LeafKind, leaf_kind
+from ppo_agent.common.types import Nest
+from ppo_agent.config import PPOConfig
+from ppo_agent.training import named_environments, settings
+from ppo_agent.training.named_environments import EnvLike
+from ppo_agent.training.settings import Settings
+
+# What a ready agent decides, and what of the rest concerns networks that are made for one.
+_OF_NETWORKS = (
+    "agent", "actor_fc_layers", "value_fc_layers", "shared_fc_layers", "activation", "layer_norm", "orthogonal_init",
+    "initial_log_std", "state_dependent_std", "squash_actions", "shared_torso", "recurrent", "memory", "memory_units",
+    "learning_rate", "learning_rate_schedule", "importance_ratio_clipping_schedule", "entropy_regularization_schedule",
+    "greedy_eval", "update_normalizers_in_train", "debug_summaries", "summarize_grads_and_vars", "nminibatches",
+)  # fmt: skip
+OF_AGENT = frozenset({*PPOConfig.__dataclass_fields__, *_OF_NETWORKS})
+
+
+def choose(env: EnvLike, preset: str, given: Mapping[str, Any]) -> tuple[Settings, str]:
+    """The settings of a run, and in words where they come from.
+
+    Args:
+        env: see `named_environments.make_training_environment`.
+        preset: `auto`, `none` or the name of a preset.
+        given: what the user set.
+
+    Raises:
+        ValueError: settings do not fit one another, or there is no such environment or preset.
+    """
+    presets.check_name(preset)
+    settings.check_given(given)
+    size = _batch_size(env)
+    if size is not None:
+        if given.get("num_environments", size) != size:
+            raise ValueError(
+                f"num_environments is {given['num_environments']}, expected {size}, the size of the environment given."
+            )
+        given = {**given, "num_environments": size}
+    name = preset
+    if preset == presets.AUTO:
+        name = named_environments.gymnasium_name(env) if isinstance(env, str) else ""
+    if (found := presets.find(name)) is not None:
+        return settings.combine(found.settings, given), f"preset {presets.family(name)}"
+    if preset == presets.NONE:
+        return settings.combine({}, given), "no preset"
+    return settings.combine(_general_preset(env).settings, given), "general settings"
+
+
+def for_agent(agent: Any, env: EnvLike, given: Mapping[str, Any]) -> Settings:
+    """The settings of a run with a ready agent, which decides its hyper-parameters itself.
+
+    Raises:
+        TypeError: it is no `PPOAgent`.
+        ValueError: a setting that the agent decides was given, or others do not fit one another.
+    """
+    if not isinstance(agent, PPOAgent):
+        raise TypeError(f"agent is {type(agent).__name__}, expected a PPOAgent.")
+    if decided := sorted(OF_AGENT & set(given)):
+        raise ValueError(f"{decided[0]} is given with a ready agent, expected it as a keyword of the agent.")
+    # Given by none of the flags, and told by the agent itself where it is asked for.
+    known = {"minibatch_size": agent._config.minibatch_size or 1}
+    size = _batch_size(env)
+    if size is not None and given.get("num_environments", size) != size:
+        raise ValueError(f"num_environments is {given['num_environments']}, expected {size}.")
+    values = {**given, **known, **({} if size is None else {"num_environments": size})}
+    if steps := agent._config.sequence_length:
+        values |= {"recurrent": True, "sequence_length": steps, "minibatch_size": steps * known["minibatch_size"]}
+    return settings.combine({}, values)
+
+
+def with_changes(saved: Settings, given: Mapping[str, Any]) -> Settings:
+    """Settings of a loaded run with others in place of some of them."""
+    settings.check_given(given)
+    return settings.combine(dataclasses.asdict(saved), given)
+
+
+def _batch_size(env: EnvLike) -> int | None:
+    """How many environments an object holds; None for what still has to be made."""
+    if isinstance(env, tf_environment.TFEnvironment):
+        return int(env.batch_size or 1)
+    return env.num_envs if isinstance(env, gymnasium.vector.VectorEnv) else None
+
+
+def _general_preset(env: EnvLike) -> presets.Preset:
+    """Settings for an environment without a preset, chosen from its spaces.
+
+    Raises:
+        ValueError: there is no such environment, or it is of no use for PPO.
+    """
+    if isinstance(env, tf_environment.TFEnvironment):
+        return _general_for(env.observation_spec(), env.action_spec())
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        from ppo_agent.drivers.environments import spaces
+
+        return _general_for(
+            spaces.observation_spec(env.single_observation_space), spaces.action_spec(env.single_action_space)
+        )
+    name = named_environments.gymnasium_name(env) if isinstance(env, str) else env
+    with named_environments.make_environment(name) as single:
+        return _general_for(single.observation_spec(), single.action_spec())
+
+
+def _general_for(observation_spec: Nest, action_spec: Nest) -> presets.Preset:
+    return presets.general(
+        continuous_actions=any(spec.dtype.is_floating for spec in tf.nest.flatten(action_spec)),
+        images=any(leaf_kind(spec) is LeafKind.IMAGE for spec in tf.nest.flatten(observation_spec)),
+    )

@@ -1,0 +1,77 @@
+"""What a run shows on standard output and on standard error."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ppo_agent.training.command_line import say
+
+if TYPE_CHECKING:
+    from ppo_agent.trainer import Trainer
+
+_SHOWN = (
+    "environment_steps", "episodes", "episode_return_mean", "episode_return_min", "episode_return_max",
+    "episode_length_mean", "truncated_fraction", "policy_gradient_loss", "value_estimation_loss", "entropy",
+    "approx_kl", "clip_fraction", "explained_variance", "gradient_norm", "value_mean", "action_std", "learning_rate",
+    "importance_ratio_clipping", "entropy_regularization", "skipped_steps", "steps_per_second", "wall_time_s",
+)  # fmt: skip
+
+
+class ConsoleTable:
+    """Writes the numbers of every so many iterations: a table on a terminal, else a line."""
+
+    def __init__(self, interval: int) -> None:
+        """Takes the number of iterations between tables."""
+        self._interval = interval
+
+    def on_update_end(self, trainer: Trainer) -> None:
+        """Writes the table if it is due."""
+        iterations = trainer.loop.tally.iterations
+        if iterations % self._interval == 0:
+            row = {name: trainer.metrics[name] for name in _SHOWN if name in trainer.metrics}
+            shown = {name: _to_text(value) for name, value in row.items() if not math.isnan(value)}
+            say(_table({"iteration": str(iterations), **shown}))
+
+
+class ProgressBar:
+    """Shows the steps done, the mean return, steps per second and the time left on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def on_training_start(self, trainer: Trainer) -> None:
+        """Shows the bar."""
+        from tqdm import tqdm
+
+        total, done = trainer.target_steps, trainer.environment_steps
+        self._bar = tqdm(total=total, initial=done, unit=" steps", unit_scale=True, dynamic_ncols=True)
+
+    def on_update_end(self, trainer: Trainer) -> None:
+        """Moves the bar."""
+        if not math.isnan(trainer.mean_return):
+            self._bar.set_postfix_str(f"return {trainer.mean_return:.1f}", refresh=False)
+        self._bar.update(trainer.environment_steps - self._bar.n)
+
+    def on_training_end(self, _: Trainer) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def is_terminal() -> bool:
+    """Whether somebody may be watching standard error."""
+    return sys.stderr.isatty()
+
+
+def _table(shown: dict[str, str]) -> str:
+    if not sys.stdout.isatty():
+        return " ".join(f"{name}={value}" for name, value in shown.items())
+    width = max(map(len, shown))
+    rule = "-" * (width + 15)
+    return "\n".join([rule, *(f"{name:<{width}} {value:>14}" for name, value in shown.items()), rule])
+
+
+def _to_text(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"

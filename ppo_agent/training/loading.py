@@ -1,0 +1,208 @@
+"""A trainer from what another one has written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import tensorflow as tf
+from tf_agents.environments import tf_environment
+
+from ppo_agent.agent import PPOAgent
+from ppo_agent.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
+from ppo_agent.checkpoint.descriptions import differences
+from ppo_agent.checkpoint.manifest import DamagedError
+from ppo_agent.checkpoint.store import Loaded
+from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.training import choosing, saved_run
+from ppo_agent.training.command_line import say, warn
+from ppo_agent.training.experiment import Learner, make_learner
+from ppo_agent.training.named_environments import EnvLike
+from ppo_agent.training.random_state import seed_everything
+from ppo_agent.training.recorder import RunRecorder
+from ppo_agent.training.run_directory import RunDirectory
+from ppo_agent.training.saved_run import SavedRun
+from ppo_agent.training.settings import MAY_CHANGE
+from ppo_agent.training.threads import use_threads
+
+if TYPE_CHECKING:
+    from ppo_agent.trainer import Trainer
+
+    AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
+
+
+def load(
+    cls: type[AnyTrainer],
+    path: Any,
+    env: EnvLike,
+    agent: PPOAgent | None,
+    root_dir: Any,
+    callbacks: list[Any],
+    given: Mapping[str, Any],
+) -> AnyTrainer:
+    """See `Trainer.load`; `given` may hold `env_name` and `seed`, which must be those of the run."""
+    source, target = RunDirectory(path), None
+    if not source.path.is_dir():
+        raise ValueError(f"path is {str(path)!r}, expected the folder of a run or of a saved trainer.")
+    source.check(resume=True)
+    is_continued = root_dir is not None and Path(root_dir).resolve() == source.path.resolve()
+    if root_dir is not None:
+        target = RunDirectory(root_dir)
+        target.check(resume=is_continued)
+    with contextlib.ExitStack() as stack:
+        if is_continued and target is not None:
+            target.lock()
+            stack.callback(target.release)
+        trainer = _from_checkpoints(cls, source, env, agent, callbacks, given, is_continued=is_continued)
+        stack.pop_all()
+    if target is not None:
+        trainer.recorder = RunRecorder(target, trainer.settings.checkpoints_kept)
+        trainer._is_resumed = is_continued
+        if is_continued and trainer.environment_steps:
+            trainer.recorder.resumed(trainer)
+    return trainer
+
+
+def _from_checkpoints(
+    cls: type[AnyTrainer],
+    source: RunDirectory,
+    env: EnvLike,
+    agent: PPOAgent | None,
+    callbacks: list[Any],
+    given: Mapping[str, Any],
+    *,
+    is_continued: bool,
+) -> AnyTrainer:
+    """A trainer with the state of the newest checkpoint that can be used; a new one if none was written yet."""
+    store = CheckpointStore(source.checkpoints, given.get("checkpoints_kept", 3), warn)
+    accepted: list[AnyTrainer] = []
+
+    def accept(loaded: Loaded) -> None:
+        run = saved_run.of_checkpoint(loaded)
+        _check_changes(source.path, run, given)
+        accepted[:] = [_restored(cls, run, loaded, env, agent, callbacks, _changes(given), is_continued)]
+
+    if store.newest_sound(accept) is None:
+        if not is_continued or source.has_trained:
+            raise CheckpointError(f"{source.checkpoints} holds no checkpoint, though the run has trained.")
+        run = _of_settings(source)
+        _check_changes(source.path, run, given)
+        say(f"{source.path} holds no checkpoint: the run begins again.")
+        accepted.append(_new(cls, run, env, agent, callbacks, _changes(given)))
+    return accepted[0]
+
+
+def check_fit(env: tf_environment.TFEnvironment, agent: PPOAgent) -> None:
+    """Raises ValueError if an environment is of another kind than that an agent was made for."""
+    for name, spec, expected in (
+        ("observation", env.observation_spec(), agent.time_step_spec.observation),
+        ("action", env.action_spec(), agent.action_spec),
+    ):
+        NestCheck(f"the environment's {name}", expected)(tf.nest.map_structure(_as_tensor_spec, spec))
+
+
+def _as_tensor_spec(spec: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(spec.shape, spec.dtype)
+
+
+def _changes(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in MAY_CHANGE}
+
+
+def _check_changes(path: Path, run: SavedRun, given: Mapping[str, Any]) -> None:
+    """Raises ValueError if settings were given that a loaded run cannot change."""
+    known = {"env_name": run.env_name, "seed": run.seed, **vars(run.settings)}
+    fixed = {name: value for name, value in given.items() if name not in MAY_CHANGE}
+    if found := differences(fixed, {name: known.get(name) for name in fixed}):
+        raise ValueError(
+            f"the run in {path} cannot be resumed with other settings: {'; '.join(found)} "
+            f"({', '.join(MAY_CHANGE)} may change)."
+        )
+
+
+def _of_settings(source: RunDirectory) -> SavedRun:
+    try:
+        return saved_run.of_folder(source.settings)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{source.path} holds neither a checkpoint nor a settings.json to start from: {error}"
+        ) from error
+
+
+def _restored(
+    cls: type[AnyTrainer],
+    run: SavedRun,
+    loaded: Loaded,
+    env: EnvLike,
+    agent: PPOAgent | None,
+    callbacks: list[Any],
+    changes: Mapping[str, Any],
+    is_continued: bool,
+) -> AnyTrainer:
+    """A trainer with the state of a checkpoint.
+
+    Raises:
+        DamagedError: the checkpoint holds something that nothing can continue from.
+        CheckpointMismatchError: it does not fit the environment or the agent that was given.
+    """
+    trainer = _bare(cls, run, env, callbacks, changes)
+    trainer._steps_before = loaded.manifest.step
+    if is_continued or agent is not None or run.observation_spec is None:
+        made = trainer.env
+        trainer._use(_learner(run, made.time_step_spec(), made.action_spec(), agent, trainer))
+        trainer._get_collector()
+        without: tuple[str, ...] = ()
+    else:
+        trainer._use(_learner(run, run.time_step_spec, run.action_spec, agent, trainer))
+        trainer._pending, without = loaded, ("collector", "environment")
+    if "collector" not in loaded.state:
+        trainer.loop.collector, trainer._pending = None, None
+    checkpoint = trainer.checkpoint(CheckpointStore(loaded.path.parent))
+    try:
+        checkpoint.take_over(loaded, without=without)
+    except CheckpointMismatchError as error:
+        trainer.close()
+        # The agent was made as the checkpoint says, so that it is the checkpoint which is odd.
+        if agent is None and env is None:
+            raise DamagedError(str(error).removeprefix(f"{loaded.path} ").rstrip(".")) from error
+        raise
+    return trainer
+
+
+def _new(
+    cls: type[AnyTrainer],
+    run: SavedRun,
+    env: EnvLike,
+    agent: PPOAgent | None,
+    callbacks: list[Any],
+    changes: Mapping[str, Any],
+) -> AnyTrainer:
+    trainer = _bare(cls, run, env, callbacks, changes)
+    made = trainer.env
+    trainer._use(_learner(run, made.time_step_spec(), made.action_spec(), agent, trainer))
+    trainer._get_collector()
+    return trainer
+
+
+def _bare(
+    cls: type[AnyTrainer], run: SavedRun, env: EnvLike, callbacks: list[Any], changes: Mapping[str, Any]
+) -> AnyTrainer:
+    """A trainer without an agent."""
+    settings = choosing.with_changes(run.settings, changes)
+    use_threads(settings.num_threads)
+    seed_everything(run.seed)
+    trainer = cls.__new__(cls)
+    trainer._start(run.env_name if env is None else env, run.seed, settings, "settings of the resumed run", callbacks)
+    trainer.env_name = run.env_name if env is None else trainer.env_name
+    trainer._own_agent = run.own_agent
+    return trainer
+
+
+def _learner(run: SavedRun, time_step_spec: Any, action_spec: Any, agent: PPOAgent | None, trainer: Any) -> Learner:
+    if agent is not None:
+        return Learner(agent)
+    if run.own_agent:
+        raise ValueError("agent is None, expected one: the saved trainer was given a ready agent.")
+    return make_learner(time_step_spec, action_spec, trainer.settings)
