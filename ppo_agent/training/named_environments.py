@@ -78,7 +78,7 @@ def make_environment(
     """Makes the environments that a name stands for.
 
     Args:
-        env_name: a gymnasium id, `envpool:` and a name of EnvPool's, a callable or a gymnasium vector environment. Atari
+        env_name: a gymnasium id, `envpool:` and a name of EnvPool's, a callable or a vector environment. Atari
             games (`ALE/Name-v5`) come with the preprocessing of `drivers.vector_envs.atari`.
         num_environments: how many.
         seed: of the first episodes.
