@@ -98,8 +98,8 @@ def _recorders(
     recorders, start = [], 0
     for group in groups:
         rows = slice(start, start + group.num_environments)
-        own = tf.nest.map_structure(lambda x, rows=rows: x[rows], (time_step, policy_state))
-        recorders.append(_Recorder(group, policy, *own, stop))
+        step, state = tf.nest.map_structure(lambda x, rows=rows: x[rows], (time_step, policy_state))
+        recorders.append(_Recorder(group, policy, step, state, stop))
         start = rows.stop
     return recorders
 

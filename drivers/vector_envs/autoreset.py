@@ -122,7 +122,7 @@ def _takes_options(reset: Callable[..., Any]) -> bool:
 def _any_differs(before: Nest, after: Nest, mask: np.ndarray) -> bool:
     """Returns whether the rows in `mask` of two nests of arrays [B, ...] are not equal."""
     pairs = zip(tf.nest.flatten(before), tf.nest.flatten(after), strict=True)
-    return mask.any() and not all(
+    return bool(mask.any()) and not all(
         np.array_equal(old[mask], np.asarray(new)[mask], equal_nan=old.dtype.kind == "f") for old, new in pairs
     )
 

@@ -3,6 +3,7 @@
 import collections
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -33,3 +34,13 @@ def test_structures_that_tensorflow_wraps() -> None:
     module.spec = {"b": (1, 2), "a": [3]}
     assert array_nests.packer(module.spec)(iter([3, 1, 2])) == {"b": (1, 2), "a": [3]}
     assert array_nests.flattener(module.spec)({"b": (1, 2), "a": [3]}) == [3, 1, 2]
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 3])
+def test_parts_are_put_one_under_the_other(rng, num_parts):
+    parts = [{"b": (rng.normal(size=[n + 1, 2]), ()), "a": [rng.integers(5, size=n + 1)]} for n in range(num_parts)]
+    whole = array_nests.concatenate(parts)
+    assert tf.nest.map_structure(lambda x: x.dtype, whole) == tf.nest.map_structure(lambda x: x.dtype, parts[0])
+    np.testing.assert_array_equal(whole["b"][0], np.concatenate([part["b"][0] for part in parts]))
+    np.testing.assert_array_equal(whole["a"][0], np.concatenate([part["a"][0] for part in parts]))
+    assert whole["b"][1] == ()
