@@ -17,7 +17,7 @@ from ppo_agent.common.checks import check_int, is_int
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
-from .array_policies.graph_policy import GraphPolicy, on_arrays
+from .array_policies.array_policy import ArrayPolicy
 from .faults.soundness import check_rollout
 from .observers import Observed, Observers
 from .rollouts import compiled_loop
@@ -48,8 +48,8 @@ class RolloutDriver(driver.Driver):
 
     The rollout takes one of three ways, which give equal rows for equal actions:
 
-    - in Python, if the environment has `step_numpy`: with the policy's NumPy twin where it offers one (`numpy_policy`),
-      else with its graph carried out in NumPy, else with one call of a traced function for each step;
+    - in Python, if the environment has `step_numpy`: with the policy's graph carried out in NumPy where NumPy has its
+      operations, else with one call of a traced function for each step;
     - compiled by XLA, if the environment has a true `is_compilable` and the policy consists of operations that XLA
       takes and draws its actions from the distributions that it gives;
     - else in one graph that holds policy and environment.
@@ -94,7 +94,7 @@ class RolloutDriver(driver.Driver):
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
         self._counts_boundaries = count.counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
-        self._numpy_policy = on_arrays(policy) if hasattr(env, "step_numpy") else None
+        self._array_policy = ArrayPolicy(policy) if hasattr(env, "step_numpy") else None
         step_spec = policy.policy_step_spec
         self._step_dtypes = tf.nest.map_structure(
             lambda spec: spec.dtype.as_numpy_dtype, host_calls.plain((step_spec.action, step_spec.info))
@@ -125,16 +125,15 @@ class RolloutDriver(driver.Driver):
         """
         sources = self._random_sources()
         if set(state) != set(sources):
-            raise ValueError(f"the driver's state holds {sorted(state)}, expected {sorted(sources)}.")
+            raise ValueError(
+                f"the driver's state holds random numbers of {sorted(state)}, expected {sorted(sources)}: it was saved "
+                "by a driver that collects in another way, or by an earlier version, which drew them otherwise."
+            )
         for name, source in sources.items():
             source.set_state(state[name])
 
     def _random_sources(self) -> dict[str, Any]:
-        acts_in_graph = isinstance(self._numpy_policy, GraphPolicy)
-        sources = {
-            "graph_policy" if acts_in_graph else "numpy_policy": self._numpy_policy,
-            "compiled": self._compiled and self._compiled.seeds,
-        }
+        sources = {"array_policy": self._array_policy, "compiled": self._compiled and self._compiled.seeds}
         return {name: source for name, source in sources.items() if hasattr(source, "get_state")}
 
     def _collect(
@@ -156,9 +155,9 @@ class RolloutDriver(driver.Driver):
         limit = NO_LIMIT if maximum_iterations is None else maximum_iterations
         if not tf.is_tensor(limit) and not is_int(limit):
             raise ValueError(f"maximum_iterations is {limit!r}, expected None or an int of at least 0.")
-        if self._numpy_policy is not None and tf.executing_eagerly():
+        if self._array_policy is not None and tf.executing_eagerly():
             stop = StopRule(int(target), int(limit), self._counts_boundaries)
-            return self._collect_numpy(self._numpy_policy, time_step, policy_state, stop)
+            return self._collect_numpy(self._array_policy, time_step, policy_state, stop)
         if policy_state is None:
             has_state = bool(tf.nest.flatten(self.policy.policy_state_spec))
             policy_state = self.policy.get_initial_state(self.env.batch_size) if has_state else ()

@@ -220,7 +220,7 @@ class CategoricalHead(tf.keras.layers.Layer):
         if len(self.logits_shape) > 1:
             logits = tf.reshape(logits, [-1, *self.logits_shape])
         if action_mask is not None and self.mask_indices is not None:
-            allowed = masked_network.gather(action_mask, self.mask_indices)
+            allowed = action_masks.gather(action_mask, self.mask_indices)
             logits = tf.where(allowed, logits, masked_network.impossible_logits(self.possible))
         elif not self.possible.all():
             logits = tf.where(self.possible, logits, masked_network.IMPOSSIBLE_LOGIT)

@@ -27,24 +27,6 @@ def impossible_logits(possible: np.ndarray) -> np.ndarray:
     return np.where(possible, IMPOSSIBLE_LOGIT, 2 * IMPOSSIBLE_LOGIT).astype(np.float32)
 
 
-def gather(mask: tf.Tensor, indices: np.ndarray) -> tf.Tensor:
-    """What a mask says of one leaf's categories.
-
-    Args:
-        mask: bool [..., size].
-        indices: [*shape, n] into the mask with one False appended.
-
-    Returns:
-        bool [..., *shape, n].
-    """
-    size, start = mask.shape[-1], int(indices.flat[0])
-    if np.array_equal(indices.ravel(), np.arange(start, start + indices.size)) and start + indices.size <= size:
-        part = mask if indices.size == size else mask[..., start : start + indices.size]
-        return part if indices.ndim == 1 else tf.reshape(part, tf.concat([tf.shape(mask)[:-1], indices.shape], axis=0))
-    padded = tf.concat([mask, tf.zeros_like(mask[..., :1])], axis=-1)
-    return tf.gather(padded, indices, axis=-1)
-
-
 def mask_distribution(distribution: tfp.distributions.Distribution, allowed: tf.Tensor, name: str) -> Any:
     """A categorical distribution without the categories that are not allowed.
 
@@ -152,7 +134,7 @@ class MaskedNetwork(network.Network):
                 f"{len(self._layout.leaf_indices)} leaves of action_spec."
             )
         masked = [
-            leaf if indices is None else mask_distribution(leaf, gather(mask, indices), str(i))
+            leaf if indices is None else mask_distribution(leaf, action_masks.gather(mask, indices), str(i))
             for i, (leaf, indices) in enumerate(zip(leaves, self._layout.leaf_indices, strict=True))
         ]
         return tf.nest.pack_sequence_as(output, masked)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ppo_agent.common.checks import check_int
 
-from . import initializers, numpy_memory, recurrence
+from . import initializers, recurrence
 
 
 class Memory(tf.keras.layers.Layer, abc.ABC):
@@ -57,10 +57,6 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
     @abc.abstractmethod
     def initial_bias(self) -> list[float]:
         """First values of `bias`, one for each gate."""
-
-    @abc.abstractmethod
-    def numpy_mirror(self) -> Any:
-        """A mirror of this layer, which must have been built, for single steps in NumPy."""
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, from which `from_config` makes a layer with weights of its own."""
@@ -138,10 +134,6 @@ class LSTMMemory(Memory):
         cell = tf.sigmoid(f) * state[0] + tf.sigmoid(i) * tf.tanh(g)
         return [cell, tf.sigmoid(o) * tf.tanh(cell)]
 
-    def numpy_mirror(self) -> numpy_memory.NumpyLSTM:
-        """A mirror for single steps in NumPy."""
-        return numpy_memory.NumpyLSTM(self)
-
 
 class GRUMemory(Memory):
     """Gated recurrent unit (Cho et al. 2014), as `tf.keras.layers.GRUCell` computes it with `reset_after=True`.
@@ -171,7 +163,3 @@ class GRUMemory(Memory):
         z = tf.sigmoid(z_in + z_rec)
         n = tf.tanh(n_in + tf.sigmoid(r_in + r_rec) * n_rec)
         return [z * state[0] + (1.0 - z) * n]
-
-    def numpy_mirror(self) -> numpy_memory.NumpyGRU:
-        """A mirror for single steps in NumPy."""
-        return numpy_memory.NumpyGRU(self)

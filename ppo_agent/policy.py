@@ -109,30 +109,6 @@ class PPOPolicy(actor_policy.ActorPolicy):
             spec["value_prediction"] = tensor_spec.TensorSpec([], tf.float32, "value_prediction")
         return spec
 
-    def numpy_policy(self, greedy: bool = False) -> Any | None:
-        """This policy's forward pass in NumPy, for collection without a TensorFlow call per step.
-
-        Args:
-            greedy: take the distributions' modes instead of samples, and emit no policy info.
-
-        Returns:
-            A `NumpyPolicy`, or None where a network cannot be mirrored (see `ppo_agent.numpy_policy`).
-        """
-        # Imported here: a pipeline without Python environments never needs it.
-        from ppo_agent.numpy_policy import make_numpy_policy
-
-        if self._emits_values or self._clip:
-            return None
-        return make_numpy_policy(
-            self._actor_network,
-            self._observation_normalizer,
-            self.action_spec,
-            () if greedy else self.info_spec,
-            greedy,
-            policy_state_spec=self.policy_state_spec,
-            value_network=self._value_network,
-        )
-
     def get_initial_value_state(self, batch_size: Tensor | None) -> Nest:
         """Zeros for the value network's state.
 

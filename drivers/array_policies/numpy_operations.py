@@ -1,4 +1,4 @@
-"""TensorFlow's operations in NumPy, as far as small policies consist of them.
+"""TensorFlow's operations in NumPy, as far as policies of moderate size consist of them.
 
 Each entry of `OPERATIONS` takes a `tf.Operation` whose shapes are known and returns which of its inputs it needs and a
 function of their values. What an operation does to shapes is read off its output, so that graphs which compute shapes
@@ -15,8 +15,7 @@ import tensorflow as tf
 
 from ppo_agent.common.types import Array
 
-# Klambauer et al., 2017, https://arxiv.org/abs/1706.02515.
-_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+from . import numpy_functions as functions
 
 
 class UnsupportedError(Exception):
@@ -27,36 +26,53 @@ class Form(NamedTuple):
     """What an operation computes.
 
     Attributes:
-        inputs: numbers of the inputs that it needs; others only tell a shape or a seed.
-        call: function of their values; returns a list if the operation has several outputs.
-        noise: kind and shape of random numbers that `call` takes as its last argument; None for none.
+        inputs: Numbers of the inputs that it needs; others only tell a shape or a seed.
+        call: Function of their values. None if the result is the first input in another shape.
+        takes_out: Whether `call` takes an array for the result as one more argument.
+        is_elementwise: Whether it broadcasts its inputs and treats each element alike.
+        is_view: Whether the result may share the memory of an input.
+        noise: Kind of random numbers that `call` takes behind the inputs, of the shape `noise_shape`; None for none.
+        noise_shape: See `noise`.
+        shape: Of the result of `call`, if it is the output in another shape.
     """
 
     inputs: tuple[int, ...]
-    call: Callable[..., Any]
-    noise: tuple[str, tuple[int, ...]] | None = None
+    call: Callable[..., Any] | None
+    takes_out: bool = False
+    is_elementwise: bool = False
+    is_view: bool = False
+    noise: str | None = None
+    noise_shape: tuple[int, ...] = ()
+    shape: tuple[int, ...] | None = None
 
 
-def form_of(operation: tf.Operation) -> Form:
-    """Returns what an operation computes.
+def form_of(tensor: tf.Tensor) -> Form:
+    """Returns how the operation behind a tensor computes it.
 
     Raises:
-        UnsupportedError: It is not known here.
+        UnsupportedError: The operation is not known here.
     """
-    make = OPERATIONS.get(operation.type)
-    if make is None:
+    operation = tensor.op
+    if operation.type in _PARTS:
+        return _PARTS[operation.type](operation, tensor.value_index)
+    if operation.type not in OPERATIONS:
         raise UnsupportedError(operation.type)
-    return make(operation)
+    return OPERATIONS[operation.type](operation)
 
 
-def _elementwise(function: Callable[..., Array]) -> Callable[[tf.Operation], Form]:
-    return lambda operation: Form(tuple(range(len(operation.inputs))), function)
+def shape_of(tensor: tf.Tensor) -> tuple[int, ...]:
+    """Returns the shape of a tensor.
 
-
-def _shape(tensor: tf.Tensor) -> tuple[int, ...]:
+    Raises:
+        UnsupportedError: It depends on values.
+    """
     if not tensor.shape.is_fully_defined():
         raise UnsupportedError(f"{tensor.op.type} of unknown shape")
     return tuple(tensor.shape.as_list())
+
+
+def _elementwise(function: Callable[..., Array], takes_out: bool) -> Callable[[tf.Operation], Form]:
+    return lambda operation: Form(tuple(range(len(operation.inputs))), function, takes_out, is_elementwise=True)
 
 
 def _constant(operation: tf.Operation, index: int) -> Any:
@@ -71,29 +87,32 @@ def _axes(operation: tf.Operation, index: int) -> tuple[int, ...]:
 
 
 def _reshape(operation: tf.Operation) -> Form:
-    shape = _shape(operation.outputs[0])
-    return Form((0,), lambda x: x.reshape(shape))
+    del operation
+    return Form((0,), None)
 
 
 def _broadcast_to(operation: tf.Operation) -> Form:
-    shape = _shape(operation.outputs[0])
+    shape = shape_of(operation.outputs[0])
     return Form((0,), lambda x: np.ascontiguousarray(np.broadcast_to(x, shape)))
 
 
 def _fill(operation: tf.Operation) -> Form:
-    shape = _shape(operation.outputs[0])
+    shape = shape_of(operation.outputs[0])
     return Form((1,), lambda value: np.full(shape, value))
 
 
 def _transpose(operation: tf.Operation) -> Form:
-    order = _axes(operation, 1)
-    return Form((0,), lambda x: x.transpose(order))
+    order, shape = _axes(operation, 1), shape_of(operation.inputs[0])
+    moved = [axis for axis in order if shape[axis] != 1]
+    if moved == sorted(moved):
+        return Form((0,), None)
+    return Form((0,), lambda x: x.transpose(order), is_view=True)
 
 
 def _matmul(operation: tf.Operation) -> Form:
     a_t, b_t = operation.get_attr("transpose_a"), operation.get_attr("transpose_b")
     if not (a_t or b_t):
-        return Form((0, 1), np.dot)
+        return Form((0, 1), np.dot, takes_out=True)
     return Form((0, 1), lambda a, b: np.dot(a.T if a_t else a, b.T if b_t else b))
 
 
@@ -107,18 +126,20 @@ def _einsum(operation: tf.Operation) -> Form:
     return Form(tuple(range(len(operation.inputs))), lambda *parts: np.einsum(equation, *parts))
 
 
-def _fused_batch_norm(operation: tf.Operation) -> Form:
+def _fused_batch_norm(operation: tf.Operation, index: int) -> Form:
     """Its first output only: Keras' layer normalisation is made of it."""
+    if index:
+        raise UnsupportedError("FusedBatchNormV3 for its statistics")
     channels_last, is_training = operation.get_attr("data_format") == b"NHWC", operation.get_attr("is_training")
     axis = 3 if channels_last else 1
     axes, epsilon = tuple({0, 1, 2, 3} - {axis}), np.float32(operation.get_attr("epsilon"))
     shape = [-1 if i == axis else 1 for i in range(4)]
 
-    def normalize(x: Array, scale: Array, offset: Array, mean: Array, variance: Array) -> list[Array]:
+    def normalize(x: Array, scale: Array, offset: Array, mean: Array, variance: Array) -> Array:
         if is_training:
             mean, variance = x.mean(axes), x.var(axes)
         factor = scale / np.sqrt(variance + epsilon)
-        return [(x - mean.reshape(shape)) * factor.reshape(shape) + offset.reshape(shape)]
+        return (x - mean.reshape(shape)) * factor.reshape(shape) + offset.reshape(shape)
 
     return Form((0, 1, 2, 3, 4), normalize)
 
@@ -126,7 +147,13 @@ def _fused_batch_norm(operation: tf.Operation) -> Form:
 def _bias_add(operation: tf.Operation) -> Form:
     if operation.get_attr("data_format") != b"NHWC":
         raise UnsupportedError("BiasAdd in another order")
-    return Form((0, 1), np.add)
+    return Form((0, 1), np.add, takes_out=True, is_elementwise=True)
+
+
+def _select(operation: tf.Operation) -> Form:
+    if operation.type == "Select" and operation.inputs[0].shape != operation.inputs[1].shape:
+        raise UnsupportedError("Select of rows")  # Its condition is broadcast from the other side.
+    return Form((0, 1, 2), np.where, is_elementwise=True)
 
 
 def _concat(operation: tf.Operation) -> Form:
@@ -137,32 +164,33 @@ def _concat(operation: tf.Operation) -> Form:
 
 def _pack(operation: tf.Operation) -> Form:
     axis = operation.get_attr("axis")
+    if len(operation.inputs) == 1:
+        return Form((0,), None)
     return Form(tuple(range(len(operation.inputs))), lambda *parts: np.stack(parts, axis=axis))
 
 
-def _unpack(operation: tf.Operation) -> Form:
-    axis = operation.get_attr("axis")
-    return Form((0,), lambda x: np.moveaxis(x, axis, 0))
+def _unpack(operation: tf.Operation, index: int) -> Form:
+    key = (slice(None),) * (operation.get_attr("axis") % len(shape_of(operation.inputs[0]))) + (index,)
+    return Form((0,), lambda x: x[key], is_view=True)
 
 
-def _split(operation: tf.Operation) -> Form:
-    count, axis = operation.get_attr("num_split"), int(_constant(operation, 0))
-    return Form((1,), lambda x: np.split(x, count, axis))
+def _split(operation: tf.Operation, index: int) -> Form:
+    """`Split` has its axis before the value, `SplitV` behind."""
+    value, axis_input = (1, 0) if operation.type == "Split" else (0, 2)
+    axis = int(_constant(operation, axis_input)) % len(shape_of(operation.inputs[value]))
+    ends = np.cumsum([shape_of(part)[axis] for part in operation.outputs]).tolist()
+    key = (slice(None),) * axis + (slice([0, *ends][index], ends[index]),)
+    return Form((value,), lambda x: x[key], is_view=True)
 
 
-def _split_by_sizes(operation: tf.Operation) -> Form:
-    axis = int(_constant(operation, 2))
-    ends = np.cumsum([_shape(part)[axis] for part in operation.outputs])
-    return Form((0,), lambda x: np.split(x, ends[:-1], axis))
-
-
-def _identities(operation: tf.Operation) -> Form:
-    return Form(tuple(range(len(operation.inputs))), lambda *x: x)
+def _identities(operation: tf.Operation, index: int) -> Form:
+    del operation
+    return Form((index,), None)
 
 
 def _cast(operation: tf.Operation) -> Form:
     dtype = operation.outputs[0].dtype.as_numpy_dtype
-    return Form((0,), lambda x: x.astype(dtype))
+    return Form((0,), lambda x: x.astype(dtype), is_elementwise=True)
 
 
 def _argmax(operation: tf.Operation) -> Form:
@@ -170,20 +198,32 @@ def _argmax(operation: tf.Operation) -> Form:
     return Form((0,), lambda x: x.argmax(axis).astype(dtype, copy=False))
 
 
-def _reduction(function: Callable[..., Array]) -> Callable[[tf.Operation], Form]:
+def _reduction(function: np.ufunc) -> Callable[[tf.Operation], Form]:
     def make(operation: tf.Operation) -> Form:
         axes, keeps = _axes(operation, 1), operation.get_attr("keep_dims")
         # NumPy would add integers up to longer ones.
-        return Form((0,), lambda x: np.asarray(function(x, axis=axes, keepdims=keeps), x.dtype))
+        dtype = operation.outputs[0].dtype.as_numpy_dtype
+        return Form((0,), lambda x: function.reduce(x, axes, dtype, None, keeps))
 
     return make
+
+
+def _mean(operation: tf.Operation) -> Form:
+    axes, keeps = _axes(operation, 1), operation.get_attr("keep_dims")
+    return Form((0,), lambda x: np.asarray(np.mean(x, axis=axes, keepdims=keeps), x.dtype))
 
 
 def _gather(operation: tf.Operation) -> Form:
     if operation.get_attr("batch_dims"):
         raise UnsupportedError("GatherV2 with batch dimensions")
     axis = int(_constant(operation, 2))
-    return Form((0, 1), lambda x, indices: x.take(indices, axis))
+
+    def take(x: Array, indices: Array) -> Array:
+        if indices.size and indices.min() < 0:  # NumPy would count from the end.
+            raise IndexError(f"index {indices.min()} is out of bounds")
+        return x.take(indices, axis)
+
+    return Form((0, 1), take)
 
 
 def _one_hot(operation: tf.Operation) -> Form:
@@ -194,115 +234,94 @@ def _one_hot(operation: tf.Operation) -> Form:
 
 
 def _strided_slice(operation: tf.Operation) -> Form:
-    if operation.get_attr("ellipsis_mask"):
-        raise UnsupportedError("StridedSlice with an ellipsis")
-    masks = {name: operation.get_attr(f"{name}_mask") for name in ("begin", "end", "new_axis", "shrink_axis")}
+    masks = {
+        name: operation.get_attr(f"{name}_mask") for name in ("begin", "end", "new_axis", "shrink_axis", "ellipsis")
+    }
+    bounds = list(zip(*(_axes(operation, k) for k in (1, 2, 3)), strict=True))
     index: list[Any] = []
-    for i, (begin, end, stride) in enumerate(zip(*(_axes(operation, k) for k in (1, 2, 3)), strict=True)):
+    for i, (begin, end, stride) in enumerate(bounds):
         has = {name: bool(mask >> i & 1) for name, mask in masks.items()}
-        if has["new_axis"]:
+        if has["ellipsis"]:
+            index.append(...)
+        elif has["new_axis"]:
             index.append(np.newaxis)
         elif has["shrink_axis"]:
             index.append(begin)
         else:
             index.append(slice(None if has["begin"] else begin, None if has["end"] else end, stride))
     key = tuple(index)
-    return Form((0,), lambda x: x[key])
+    source, result = shape_of(operation.inputs[0]), shape_of(operation.outputs[0])
+    if np.prod(source) == np.prod(result) and all(stride == 1 for _, _, stride in bounds):
+        return Form((0,), None)  # Nothing is left out.
+    return Form((0,), lambda x: x[key], is_view=True)
 
 
 def _leaky_relu(operation: tf.Operation) -> Form:
     alpha = np.float32(operation.get_attr("alpha"))
-    return Form((0,), lambda x: np.where(x > 0, x, alpha * x))
-
-
-def _sigmoid(x: Array) -> Array:
-    half = x.dtype.type(0.5)
-    return half + half * np.tanh(half * x)
-
-
-def _softplus(x: Array) -> Array:
-    return np.logaddexp(x, x.dtype.type(0))
-
-
-def _elu(x: Array) -> Array:
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-
-
-def _erf(x: Array) -> Array:
-    """Abramowitz and Stegun, Handbook of Mathematical Functions, formula 7.1.26, to 1.5e-7."""
-    t = 1.0 / (1.0 + 0.3275911 * np.abs(x, dtype=np.float64))
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    return (np.sign(x) * (1.0 - series * np.exp(-np.square(x, dtype=np.float64)))).astype(x.dtype)
-
-
-def _selu(x: Array) -> Array:
-    return x.dtype.type(_SELU_SCALE) * np.where(x > 0, x, x.dtype.type(_SELU_ALPHA) * np.expm1(np.minimum(x, 0)))
-
-
-def _softmax(x: Array) -> Array:
-    exponentials = np.exp(x - x.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
-
-
-def _log_softmax(x: Array) -> Array:
-    shifted = x - x.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return Form((0,), lambda x: np.where(x > 0, x, alpha * x), is_elementwise=True)
 
 
 def _random(kind: str) -> Callable[[tf.Operation], Form]:
     def make(operation: tf.Operation) -> Form:
         if operation.outputs[0].dtype != tf.float32:
             raise UnsupportedError(f"{operation.type} of another dtype")
-        return Form((), lambda noise: noise, (kind, _shape(operation.outputs[0])))
+        return Form((), None, noise=kind, noise_shape=shape_of(operation.outputs[0]))
 
     return make
 
 
 def _multinomial(operation: tf.Operation) -> Form:
     """One sample for each row, by the Gumbel-max trick."""
-    if int(_constant(operation, 1)) != 1:
-        raise UnsupportedError("StatelessMultinomial of several samples")
-    dtype = operation.outputs[0].dtype.as_numpy_dtype
+    if int(_constant(operation, 1)) != 1 or operation.inputs[0].dtype != tf.float32:
+        raise UnsupportedError("StatelessMultinomial of several samples or of another dtype")
+    shape, dtype = shape_of(operation.inputs[0]), operation.outputs[0].dtype.as_numpy_dtype
+    sums = np.empty(shape, np.float32)
 
     def sample(logits: Array, gumbel: Array) -> Array:
-        return (logits + gumbel).argmax(-1)[:, np.newaxis].astype(dtype, copy=False)
+        return np.add(logits, gumbel, sums).argmax(1).astype(dtype, copy=False)
 
-    return Form((0,), sample, ("gumbel", _shape(operation.inputs[0])))
-
-
-def _as_is(x: Array) -> Array:
-    return x
+    return Form((0,), sample, noise="gumbel", noise_shape=shape, shape=shape[:1])
 
 
-def _reciprocal_root(x: Array) -> Array:
-    return x.dtype.type(1) / np.sqrt(x)
-
-
-_ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    "Identity": _as_is, "StopGradient": _as_is, "PreventGradient": _as_is, "Snapshot": _as_is,
+# Operations that NumPy or `numpy_functions` has as functions that take an array for the result,
+_INTO: dict[str, Callable[..., Any]] = {
     "Add": np.add, "AddV2": np.add, "Sub": np.subtract, "Mul": np.multiply, "RealDiv": np.divide,
-    "Maximum": np.maximum, "Minimum": np.minimum, "Pow": np.power, "SquaredDifference": lambda a, b: (a - b) ** 2,
+    "Maximum": np.maximum, "Minimum": np.minimum, "Pow": np.power, "SquaredDifference": functions.squared_difference,
     "Neg": np.negative, "Abs": np.abs, "Sign": np.sign, "Square": np.square, "Sqrt": np.sqrt,
-    "Rsqrt": _reciprocal_root, "Reciprocal": np.reciprocal, "Exp": np.exp, "Expm1": np.expm1, "Log": np.log,
-    "Log1p": np.log1p, "Sin": np.sin, "Cos": np.cos, "Tanh": np.tanh, "Sigmoid": _sigmoid, "Softplus": _softplus,
-    "Softsign": lambda x: x / (1 + np.abs(x)), "Relu": lambda x: np.maximum(x, 0),
-    "Relu6": lambda x: np.clip(x, 0, 6), "Elu": _elu, "Selu": _selu, "Erf": _erf, "Erfc": lambda x: 1 - _erf(x),
-    "Softmax": _softmax, "LogSoftmax": _log_softmax, "ClipByValue": np.clip, "Select": np.where, "SelectV2": np.where,
-    "Equal": np.equal, "NotEqual": np.not_equal, "Greater": np.greater, "GreaterEqual": np.greater_equal,
-    "Less": np.less, "LessEqual": np.less_equal, "LogicalAnd": np.logical_and, "LogicalOr": np.logical_or,
-    "LogicalNot": np.logical_not, "ZerosLike": np.zeros_like, "OnesLike": np.ones_like,
+    "Rsqrt": functions.reciprocal_root, "Reciprocal": np.reciprocal, "Exp": np.exp, "Expm1": np.expm1, "Log": np.log,
+    "Log1p": np.log1p, "Sin": np.sin, "Cos": np.cos, "Tanh": np.tanh, "Sigmoid": functions.sigmoid,
+    "Softplus": functions.softplus, "Softsign": functions.softsign, "Relu": functions.relu, "Relu6": functions.relu6,
+    "ClipByValue": functions.clip, "Equal": np.equal, "NotEqual": np.not_equal, "Greater": np.greater,
+    "GreaterEqual": np.greater_equal, "Less": np.less, "LessEqual": np.less_equal, "LogicalAnd": np.logical_and,
+    "LogicalOr": np.logical_or, "LogicalNot": np.logical_not, "IsNan": np.isnan, "IsFinite": np.isfinite,
+    "IsInf": np.isinf, "Floor": np.floor, "FloorMod": np.remainder,
 }  # fmt: skip
+# and as functions that do not.
+_FRESH: dict[str, Callable[..., Any]] = {
+    "Elu": functions.elu, "Selu": functions.selu, "Erf": functions.erf, "Erfc": functions.erfc,
+    "ZerosLike": np.zeros_like, "OnesLike": np.ones_like,
+}  # fmt: skip
+_SAME = ("Identity", "StopGradient", "PreventGradient", "Snapshot", "Reshape", "ExpandDims", "Squeeze")
 OPERATIONS: dict[str, Callable[[tf.Operation], Form]] = {
-    name: _elementwise(function) for name, function in _ELEMENTWISE.items()
+    **{name: _elementwise(function, True) for name, function in _INTO.items()},
+    **{name: _elementwise(function, False) for name, function in _FRESH.items()},
+    **dict.fromkeys(_SAME, _reshape),
 }
 OPERATIONS |= {
-    "Reshape": _reshape, "ExpandDims": _reshape, "Squeeze": _reshape, "BroadcastTo": _broadcast_to, "Fill": _fill,
+    "BroadcastTo": _broadcast_to, "Fill": _fill, "Softmax": lambda _: Form((0,), functions.softmax),
+    "LogSoftmax": lambda _: Form((0,), functions.log_softmax), "Select": _select, "SelectV2": _select,
     "Transpose": _transpose, "MatMul": _matmul, "BatchMatMulV2": _batch_matmul, "Einsum": _einsum,
-    "FusedBatchNormV3": _fused_batch_norm, "BiasAdd": _bias_add, "ConcatV2": _concat, "Pack": _pack,
-    "Unpack": _unpack, "Split": _split, "SplitV": _split_by_sizes, "IdentityN": _identities, "Cast": _cast,
-    "ArgMax": _argmax, "Sum": _reduction(np.sum), "Mean": _reduction(np.mean), "Max": _reduction(np.max),
-    "Min": _reduction(np.min), "All": _reduction(np.all), "Any": _reduction(np.any), "GatherV2": _gather,
+    "BiasAdd": _bias_add, "ConcatV2": _concat, "Pack": _pack,
+    "Cast": _cast,
+    "ArgMax": _argmax, "Sum": _reduction(np.add), "Max": _reduction(np.maximum), "Min": _reduction(np.minimum),
+    "All": _reduction(np.logical_and), "Any": _reduction(np.logical_or), "Mean": _mean, "GatherV2": _gather,
     "OneHot": _one_hot, "StridedSlice": _strided_slice, "LeakyRelu": _leaky_relu,
     "StatelessRandomNormalV2": _random("normal"), "StatelessRandomUniformV2": _random("uniform"),
     "StatelessMultinomial": _multinomial,
 }  # fmt: skip
+# Those with several outputs; called with the number of one.
+_PARTS: dict[str, Callable[[tf.Operation, int], Form]] = {
+    "FusedBatchNormV3": _fused_batch_norm, "Unpack": _unpack, "Split": _split, "SplitV": _split,
+    "IdentityN": _identities,
+}  # fmt: skip
+KNOWN = frozenset(OPERATIONS) | frozenset(_PARTS)

@@ -1,196 +1,217 @@
-"""A traced function as a list of NumPy calls.
+"""A traced function carried out in NumPy.
 
-For a small policy, the twenty operations of its graph take NumPy some 15 us, while a call of the graph takes TensorFlow
-60 to 110 us, whatever is in it.
+For a small policy, the twenty operations of its graph take NumPy some 8 us, while a call of the graph takes TensorFlow
+60 to 110 us, whatever is in it. What depends on variables alone is left to TensorFlow, once for each state of them.
 """
 
 from __future__ import annotations
 
-import logging
+import contextvars
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent.common import host_calls
-from ppo_agent.common.types import Array
+from ppo_agent.common import array_nests, host_calls
+from ppo_agent.common.types import Array, Nest
 
-from .noise import NoiseBlock
-from .numpy_operations import UnsupportedError, form_of
+from .flat_graph import FlatGraph, flatten, subgraph
+from .noise import NoiseBlocks
+from .numpy_operations import UnsupportedError
+from .numpy_source import NumpySource
 
-_logger = logging.getLogger(__name__)
-
-# What may have a state without having an effect.
-_HARMLESS = {"Placeholder", "ReadVariableOp", "VarHandleOp"}
 # As near as float32 gets after some layers; what differs by more is another function.
 _TOLERANCE = 1e-4
-
-
-class _Call(NamedTuple):
-    """One operation: where its inputs and its output stand among the values, and which noise it takes."""
-
-    function: Callable[..., Array]
-    inputs: tuple[int, ...]
-    output: int
-    noise: NoiseBlock | None
 
 
 class NumpyProgram:
     """Computes what a concrete function computes, with other random numbers.
 
     Attributes:
-        outputs_vary: for each output whether it depends on random numbers.
+        act: Maps the function's arguments, nests of arrays without the seed, to its result, a nest of arrays. Neither
+            may be written to.
+        results_vary: For each leaf of the result whether it depends on random numbers.
     """
 
-    def __init__(self, function: Any, seed: Sequence[int]) -> None:
+    def __init__(self, function: Any, arguments: tuple[Nest, ...], seed: np.random.SeedSequence) -> None:
         """Reads the function's graph, whose shapes must be known.
 
         Args:
-            function: `tf.function`'s concrete function.
-            seed: of the random numbers.
+            function: `tf.function`'s concrete function of the arguments and of a seed, int32 [2].
+            arguments: Of the structures that `act` will be given.
+            seed: Of the random numbers.
 
         Raises:
             UnsupportedError: It holds an operation that is not known, or that has an effect.
         """
-        for operation in function.graph.get_operations():
-            if operation.op_def.is_stateful and operation.type not in _HARMLESS:
-                raise UnsupportedError(operation.type)
-        self._seeds = np.random.SeedSequence(list(seed))
-        self._values: list[Any] = []
-        self._slots: dict[str, int] = {}
-        self._is_fixed: list[bool] = []  # Known as soon as the variables are.
-        self._varies: list[bool] = []
-        self._variables: list[tuple[int, tf.Variable]] = []
-        self._fixed_calls: list[_Call] = []
-        self._calls: list[_Call] = []
-        num_arguments = len(function.inputs) - len(function.captured_inputs)
-        self._arguments = [self._new_slot(tensor, is_fixed=False) for tensor in function.inputs[:num_arguments]]
-        variables = {id(variable.handle): variable for variable in function.variables}
-        captured = zip(function.inputs[num_arguments:], function.captured_inputs, strict=True)
-        self._captured = {inner.name: variables.get(id(outer), outer) for inner, outer in captured}
-        self._outputs = [self._slot_of(tensor) for tensor in function.outputs]
-        self.outputs_vary = [self._varies[slot] for slot in self._outputs]
+        flat = flatten(function)
+        source = NumpySource(flat)
+        self._function = function
+        self._derived, self._rows = source.derived, list(source.rows.values())
+        self._read_fixed = _fixed_reader(flat, list(source.fixed.values()))
+        self._fixed_names, self._noise_names = list(source.fixed), list(source.noise)
+        self.results_vary = source.results_vary()
+        self._noise = NoiseBlocks(list(source.noise.values()), seed)
+        self._namespace = source.namespace
+        self._namespace |= {"position": 0, "redraw": self._redraw}
+        names = [f"a{i}" for i in range(len(arguments))]
+        leaves = [leaf for name, nest in zip(names, arguments, strict=True) for leaf in _leaf_sources(name, nest)]
+        pack = functools.partial(_nest_source, function.structured_outputs, self._namespace)
+        text = source.write(", ".join(names), leaves, lambda results: pack(iter(results)))
+        exec(compile(text, "<policy in NumPy>", "exec"), self._namespace)  # noqa: S102
+        self._act = self._silenced(self._namespace["act"])
+        self.act = self._act if not flat.conditions else self._act_or_raise
         self.refresh()
 
     def refresh(self) -> None:
         """Reads the variables, and computes what depends on nothing else."""
-        for slot, variable in self._variables:
-            self._values[slot] = variable.value().numpy()
-        with np.errstate(all="ignore"):  # As TensorFlow does.
-            self._run(self._fixed_calls)
+        self._namespace.update(zip(self._fixed_names, self._read_fixed(), strict=True))
+        self._derive()
 
-    def __call__(self, arguments: Sequence[Array]) -> list[Array]:
-        """Returns the outputs; not to be written to.
+    def get_state(self) -> dict[str, Any]:
+        """Returns where the random numbers are, of plain Python objects."""
+        return {"generator": self._noise.get_state(), "position": self._namespace["position"]}
 
-        Args:
-            arguments: of the function, flat.
-        """
-        values = self._values
-        for slot, value in zip(self._arguments, arguments, strict=True):
-            values[slot] = value
-        with np.errstate(all="ignore"):
-            self._run(self._calls)
-        return [values[slot] for slot in self._outputs]
-
-    def get_state(self) -> list[dict[str, Any]]:
-        """The state of the random numbers, of plain Python objects."""
-        return [noise.get_state() for noise in self._noise()]
-
-    def set_state(self, state: Sequence[dict[str, Any]]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Continues the random numbers from where `get_state` found them."""
-        for noise, noise_state in zip(self._noise(), state, strict=True):
-            noise.set_state(noise_state)
+        self._noise.set_state(state["generator"])
+        self._namespace["position"] = state["position"]
+        self._derive()
 
-    def _noise(self) -> list[NoiseBlock]:
-        return [call.noise for call in self._calls if call.noise is not None]
+    def _act_or_raise(self, *arguments: Nest) -> Nest:
+        """As `act`; where the function's assertions do not hold, TensorFlow says so."""
+        result = self._act(*arguments)
+        return self.in_tensorflow(*arguments) if result is None else result
 
-    def _run(self, calls: list[_Call]) -> None:
-        values = self._values
-        for function, inputs, output, noise in calls:
-            if noise is None:
-                values[output] = function(*[values[slot] for slot in inputs])
-            else:
-                values[output] = function(*[values[slot] for slot in inputs], noise.next(1)[0])
+    def in_tensorflow(self, *arguments: Nest) -> Nest:
+        """Returns the result as TensorFlow computes it."""
+        tensors = tf.nest.map_structure(tf.constant, (*arguments, np.zeros(2, np.int32)))
+        return tf.nest.map_structure(lambda x: x.numpy(), self._function(*tensors))
 
-    def _new_slot(self, tensor: tf.Tensor, is_fixed: bool, varies: bool = False, value: Any = None) -> int:
-        self._slots[tensor.name] = slot = len(self._values)
-        self._values.append(value)
-        self._is_fixed.append(is_fixed)
-        self._varies.append(varies)
-        return slot
+    def _silenced(self, act: Callable[..., Nest]) -> Callable[..., Nest]:
+        """Returns a function that says as little of what is not finite as TensorFlow does.
 
-    def _slot_of(self, tensor: tf.Tensor) -> int:
-        """Where a tensor's value will stand; adds the calls that compute it."""
-        if tensor.name in self._slots:
-            return self._slots[tensor.name]
-        operation = tensor.op
-        if operation.type == "Const":
-            return self._new_slot(tensor, is_fixed=True, value=tf.get_static_value(tensor))
-        if operation.type == "ReadVariableOp":
-            return self._variable_slot(tensor, operation.inputs[0])
-        if tensor.name in self._captured:
-            return self._captured_slot(tensor)
-        form = form_of(operation)
-        inputs = tuple(self._slot_of(operation.inputs[i]) for i in form.inputs)
-        is_fixed = form.noise is None and all(self._is_fixed[slot] for slot in inputs)
-        varies = form.noise is not None or any(self._varies[slot] for slot in inputs)
-        noise = None if form.noise is None else NoiseBlock(*form.noise, self._seeds.spawn(1)[0])
-        call = form.call if len(operation.outputs) == 1 else _picking(form.call, tensor.value_index)
-        slot = self._new_slot(tensor, is_fixed, varies)
-        (self._fixed_calls if is_fixed else self._calls).append(_Call(call, inputs, slot, noise))
-        return slot
+        NumPy 2 has its settings in the context; `np.errstate` takes as long as two operations.
+        """
+        if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+            return np.errstate(all="ignore")(act)
+        context = contextvars.copy_context()
+        context.run(np.seterr, all="ignore")
+        return functools.partial(context.run, act)
 
-    def _variable_slot(self, tensor: tf.Tensor, handle: tf.Tensor) -> int:
-        variable = self._captured.get(handle.name)
-        if not isinstance(variable, tf.Variable):
-            raise UnsupportedError("a resource that is no variable")
-        slot = self._new_slot(tensor, is_fixed=True)
-        self._variables.append((slot, variable))
-        return slot
+    def _redraw(self) -> tuple[Any, ...]:
+        """Draws the next blocks and returns their first row."""
+        self._noise.draw()
+        self._namespace["position"] = 0
+        self._derive()
+        return self._namespace["draw"]()
 
-    def _captured_slot(self, tensor: tf.Tensor) -> int:
-        value = self._captured[tensor.name]
-        if not tf.is_tensor(value) or value.dtype in (tf.resource, tf.variant):
-            raise UnsupportedError("a captured resource")
-        return self._new_slot(tensor, is_fixed=True, value=value.numpy())
+    def _derive(self) -> None:
+        """Computes what depends on variables and blocks of random numbers, and goes to the position in them."""
+        names = self._namespace
+        names.update(zip(self._noise_names, self._noise.blocks, strict=True))
+        with np.errstate(all="ignore"):
+            for derived in self._derived:
+                names[derived.name] = derived.compute(*[names[source] for source in derived.sources])
+        position = names["position"]
+        rows = [names[block][position:] for block in self._rows]
+        names["draw"] = zip(range(position + 1, self._noise.steps + 1), *rows, strict=True).__next__
 
 
-def _picking(function: Callable[..., Sequence[Array]], index: int) -> Callable[..., Array]:
-    return lambda *arguments: function(*arguments)[index]
+def _fixed_reader(flat: FlatGraph, tensors: list[tf.Tensor]) -> Callable[[], list[Array]]:
+    """Returns a function that evaluates tensors of the graph that depend on no argument."""
+    if not tensors:
+        return list
+    graph_def = subgraph(flat.graph_def, [tensor.op.name for tensor in tensors])
+    kept = {node.name for node in graph_def.node}
+    captured = {name: value for name, value in flat.captured.items() if name in kept}
+
+    @tf.function(autograph=False)
+    def read() -> list[tf.Tensor]:
+        values = {f"{name}:0": tf.convert_to_tensor(value) for name, value in captured.items()}
+        names = [tensor.name for tensor in tensors]
+        return tf.graph_util.import_graph_def(graph_def, input_map=values, return_elements=names, name="fixed")
+
+    return lambda: [tensor.numpy() for tensor in read()]
+
+
+def _leaf_sources(name: str, nest: Nest) -> list[str]:
+    """Returns expressions for the leaves of a nest, in tf.nest's order."""
+    if not array_nests.is_nest(nest):
+        return [name]
+    return [leaf for key, child in array_nests.parts_of(nest) for leaf in _leaf_sources(f"{name}[{key!r}]", child)]
+
+
+def _nest_source(structure: Nest, namespace: dict[str, Any], leaves: Any) -> str:
+    """Returns an expression for a nest of a structure, given those for its leaves; adds its classes to a namespace."""
+    if not array_nests.is_nest(structure):
+        return next(leaves)
+    parts = [(key, _nest_source(child, namespace, leaves)) for key, child in array_nests.parts_of(structure)]
+    if isinstance(structure, dict):
+        return "{" + ", ".join(f"{key!r}: {part}" for key, part in parts) + "}"
+    if hasattr(structure, "_fields"):
+        namespace[type(structure).__name__] = type(structure)
+        return f"{type(structure).__name__}({', '.join(part for _, part in parts)})"
+    inside = "".join(f"{part}, " for _, part in parts)
+    return f"({inside})" if isinstance(structure, tuple) else f"[{inside}]"
 
 
 def numpy_program(
-    function: Callable[..., list[tf.Tensor]], example: tuple[Any, ...], seed: Sequence[int]
-) -> NumpyProgram | None:
+    function: Callable[..., Nest], examples: Sequence[tuple[Nest, ...]], seed: np.random.SeedSequence
+) -> tuple[NumpyProgram | None, str]:
     """Returns what computes a function of tensors in NumPy.
 
     Args:
-        function: of tensors, returns a list of them; random numbers are stateless.
-        example: its arguments, nests of arrays, for which both results are compared.
-        seed: of the program's random numbers.
+        function: Of the arguments and of a seed, int32 [2], for stateless random numbers; returns a nest of tensors.
+        examples: Arguments, nests of arrays, all of one structure and of equal shapes. Both results are compared for
+            each.
+        seed: Of the program's random numbers.
 
     Returns:
-        The program, which takes arguments flat, or None if the function's graph holds something that is not known here,
-        or if NumPy finds another result, or none.
+        The program and "", or None and the reason: the function's graph holds something that is not known here, or
+        NumPy finds another result, or none.
     """
-    traced = tf.function(
-        function, input_signature=host_calls.specs_of(example), autograph=False
-    ).get_concrete_function()
+    signature = host_calls.specs_of((*examples[0], np.zeros(2, np.int32)))
+    traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
     try:
-        program = NumpyProgram(traced, seed)
+        program = NumpyProgram(traced, examples[0], seed)
         before = program.get_state()
-        found = program(tf.nest.flatten(example))
+        reason = next(filter(None, (_difference(program, example) for example in examples)), "")
         program.set_state(before)
+    except UnsupportedError as error:
+        return None, f"NumPy lacks {error}"
     except Exception as error:  # Whatever NumPy has against it, TensorFlow can do it.
-        _logger.debug("The policy is not carried out in NumPy: %r.", error)
+        return None, f"NumPy finds no result: {error!r}"
+    return (None, reason) if reason else (program, "")
+
+
+def _difference(program: NumpyProgram, arguments: tuple[Nest, ...]) -> str | None:
+    """Returns what tells a program's result from TensorFlow's; None for nothing."""
+    try:
+        found = program._act(*arguments)
+    except IndexError:
+        found = None
+    try:
+        expected = program.in_tensorflow(*arguments)
+    except tf.errors.InvalidArgumentError:
+        return None if found is None else "TensorFlow refuses what NumPy does not"
+    if found is None:
+        return "NumPy refuses what TensorFlow does not"
+    has_nan = any(np.isnan(x).any() for x in tf.nest.flatten(arguments) if x.dtype.kind == "f")
+    leaves = zip(tf.nest.flatten(found), tf.nest.flatten(expected), program.results_vary, strict=True)
+    if all(_agrees(x, y, varies, has_nan) for x, y, varies in leaves):
         return None
-    # Only now: what has an effect would have it once more.
-    expected = traced(*tf.nest.map_structure(tf.constant, example))
-    agree = all(
-        x.dtype == y.dtype.as_numpy_dtype
-        and x.shape == tuple(y.shape)
-        and (varies or np.allclose(x, y, _TOLERANCE, _TOLERANCE, equal_nan=True))
-        for x, y, varies in zip(found, expected, program.outputs_vary, strict=True)
-    )
-    return program if agree else None
+    return "NumPy finds another result"
+
+
+def _agrees(found: Array, expected: Array, varies: bool, has_nan: bool) -> bool:
+    if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+        return False
+    # The largest of numbers with NaN among them is NaN for NumPy, for TensorFlow the largest of the others.
+    if varies or (has_nan and found.dtype.kind in "iu"):
+        return True
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = max(1.0, float(finite.max(initial=0.0)))
+    return np.allclose(found, expected, _TOLERANCE, _TOLERANCE * scale, equal_nan=True)

@@ -43,6 +43,24 @@ def split(observation: Nest, splitter: Splitter | None = None) -> tuple[Nest, An
     return observation, None
 
 
+def gather(mask: tf.Tensor, indices: np.ndarray) -> tf.Tensor:
+    """What a mask says of one leaf's categories.
+
+    Args:
+        mask: bool [..., size].
+        indices: [*shape, n] into the mask with one False appended.
+
+    Returns:
+        bool [..., *shape, n].
+    """
+    size, start = mask.shape[-1], int(indices.flat[0])
+    if np.array_equal(indices.ravel(), np.arange(start, start + indices.size)) and start + indices.size <= size:
+        part = mask if indices.size == size else mask[..., start : start + indices.size]
+        return part if indices.ndim == 1 else tf.reshape(part, tf.concat([tf.shape(mask)[:-1], indices.shape], axis=0))
+    padded = tf.concat([mask, tf.zeros_like(mask[..., :1])], axis=-1)
+    return tf.gather(padded, indices, axis=-1)
+
+
 class MaskLayout:
     """Where the categories of each action component stand in a mask.
 
@@ -90,8 +108,7 @@ class MaskLayout:
             For every leaf bool [..., *shape, n] as `leaf_indices`, None for continuous ones.
         """
         allowed = tf.cast(mask, tf.bool)
-        padded = tf.concat([allowed, tf.zeros_like(allowed[..., :1])], axis=-1)
-        return [None if index is None else tf.gather(padded, index, axis=-1) for index in self.leaf_indices]
+        return [None if index is None else gather(allowed, index) for index in self.leaf_indices]
 
     def assert_choice(self, mask: tf.Tensor) -> tf.Operation | None:
         """Raises InvalidArgumentError, when it runs, if a row of a mask [B, size] leaves a component without choice.
@@ -102,7 +119,7 @@ class MaskLayout:
         rows = tf.stack([tf.reduce_all(c, axis=list(range(1, c.shape.rank))) for c in choices])
         wrong = tf.where(~tf.reduce_all(rows, axis=0))[:, 0]
         message = "action_mask allows no action at all, expected one for every component, in the environments"
-        return tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [message, wrong])
+        return tf.debugging.Assert(tf.reduce_all(rows), [message, wrong])
 
     def rows_without_choice(self, mask: np.ndarray) -> np.ndarray:
         """The rows of masks [B, size] that leave some component without any allowed category, int [n]."""

@@ -17,7 +17,7 @@ def flattener(structure: Any) -> Flattener:
     """Returns a function from a nest like `structure` to its leaves, in tf.nest's order."""
     if not is_nest(structure):
         return lambda value: [value]
-    items = _items(structure)
+    items = parts_of(structure)
     if not any(is_nest(child) for _, child in items):  # Most of them, and faster.
         keys = [key for key, _ in items]
         return (lambda value: [value[key] for key in keys]) if isinstance(structure, Mapping) else list
@@ -34,9 +34,9 @@ def packer(structure: Any) -> Packer:
     if not is_nest(structure):
         return next
     if isinstance(structure, Mapping):
-        named = [(key, packer(child)) for key, child in _items(structure)]
+        named = [(key, packer(child)) for key, child in parts_of(structure)]
         return lambda leaves: {key: pack(leaves) for key, pack in named}
-    children = [packer(child) for _, child in _items(structure)]
+    children = [packer(child) for _, child in parts_of(structure)]
     if hasattr(structure, "_fields"):
         make = type(structure)
         return lambda leaves: make(*[pack(leaves) for pack in children])
@@ -59,7 +59,8 @@ def is_nest(structure: Any) -> bool:
     return isinstance(structure, Mapping | tuple | list)
 
 
-def _items(structure: Any) -> list[tuple[Any, Any]]:
+def parts_of(structure: Any) -> list[tuple[Any, Any]]:
+    """Returns the keys or indices of a nest with what is behind them, in tf.nest's order."""
     if isinstance(structure, Mapping):
         return sorted(structure.items())
     return list(enumerate(structure))
