@@ -203,25 +203,12 @@ class CountingPolicy(tf_policy.TFPolicy):
         return policy_step.PolicyStep(action, policy_state, {"twice": 2 * observation})
 
 
-class NumpyCountingPolicy(CountingPolicy):
-    """The same with a NumPy twin, which counts its calls."""
+class GraphCountingPolicy(CountingPolicy):
+    """The same with an operation that NumPy does not carry out."""
 
-    refreshed = calls = 0
-
-    def numpy_policy(self, greedy: bool = False) -> NumpyCountingPolicy:
-        self.greedy = greedy
-        return self
-
-    def refresh(self) -> None:
-        self.refreshed += 1
-
-    def initial_state(self, batch_size: int) -> Any:
-        return ()
-
-    def act(self, time_step: Any, state: Any) -> tuple[np.ndarray, dict, Any]:
-        self.calls += 1
-        observation = time_step.observation
-        return observation.sum(-1).astype(np.int32) % 5, {"twice": 2 * observation}, state
+    def _action(self, time_step: Any, policy_state: Any, seed: Any) -> policy_step.PolicyStep:
+        checked = tf.debugging.check_numerics(time_step.observation, "observation")
+        return super()._action(time_step._replace(observation=checked), policy_state, seed)
 
 
 class RememberingPolicy(CountingPolicy):
@@ -235,21 +222,9 @@ class RememberingPolicy(CountingPolicy):
         return policy_step.PolicyStep(tf.cast(total, self.action_spec.dtype) % 5, total, ())
 
 
-class NumpyRememberingPolicy(RememberingPolicy):
-    """The same with a NumPy twin, which counts its calls."""
+class GraphRememberingPolicy(RememberingPolicy):
+    """The same with an operation that NumPy does not carry out."""
 
-    calls = 0
-
-    def numpy_policy(self, greedy: bool = False) -> NumpyRememberingPolicy:
-        return self
-
-    def refresh(self) -> None:
-        pass
-
-    def initial_state(self, batch_size: int) -> np.ndarray:
-        return np.zeros(batch_size, np.float32)
-
-    def act(self, time_step: Any, state: np.ndarray) -> tuple[np.ndarray, Any, Any]:
-        self.calls += 1
-        total = np.where(time_step.step_type == 0, 0.0, state).astype(np.float32) + time_step.observation.sum(-1)
-        return total.astype(np.int32) % 5, (), total
+    def _action(self, time_step: Any, policy_state: Any, seed: Any) -> policy_step.PolicyStep:
+        checked = tf.debugging.check_numerics(time_step.observation, "observation")
+        return super()._action(time_step._replace(observation=checked), policy_state, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import tensorflow as tf
 
@@ -65,11 +66,20 @@ class Levels:
         raise UnsupportedError(f"{operation.type} whose seed is not the policy's")
 
 
-def is_random(operation: tf.Operation) -> bool:
-    """Whether an operation draws random numbers from a seed."""
-    return operation.type in _SEED_INPUTS
+def seed_of(operation: tf.Operation) -> tuple[Any, ...]:
+    """Returns what the seed of a random operation is; equal for those that draw equal numbers."""
+    return tuple(_expression(operation.inputs[i]) for i in _SEED_INPUTS[operation.type])
 
 
-def seed_of(operation: tf.Operation) -> tuple[str, ...]:
-    """Returns the names of the tensors that a random operation is seeded with."""
-    return tuple(operation.inputs[i].name for i in _SEED_INPUTS[operation.type])
+def attributes_of(operation: tf.Operation) -> bytes:
+    """Returns an operation's attributes in a form that can be compared."""
+    attributes = operation.node_def.attr
+    return b"".join(name.encode() + attributes[name].SerializeToString() for name in sorted(attributes))
+
+
+def _expression(tensor: tf.Tensor) -> Any:
+    operation = tensor.op
+    if operation.type == "Placeholder":
+        return tensor.name
+    inputs = tuple(_expression(x) for x in operation.inputs)
+    return operation.type, attributes_of(operation), tensor.value_index, inputs

@@ -18,12 +18,13 @@ class NoiseBlocks:
     """Blocks of random numbers for many steps, from one generator.
 
     Args:
-        forms: Kind ('normal', 'uniform' in [0, 1) or 'gumbel') and shape of the numbers of one step, for each block.
+        forms: Kind and shape of the numbers of one step, for each block. A kind is 'normal', 'uniform' in [0, 1) or
+            'gumbel', and a dtype.
         seed: Of the generator.
 
     Attributes:
         steps: How many steps a block is for.
-        blocks: The present ones, float32 [steps, *shape].
+        blocks: The present ones, [steps, *shape].
     """
 
     def __init__(self, forms: Sequence[tuple[str, tuple[int, ...]]], seed: np.random.SeedSequence) -> None:
@@ -36,7 +37,7 @@ class NoiseBlocks:
     def draw(self) -> None:
         """Replaces the blocks by new ones."""
         self._start: dict[str, Any] = dict(self._generator.bit_generator.state)
-        self.blocks = [_DRAW[kind](self._generator, (self.steps, *shape)) for kind, shape in self._forms]
+        self.blocks = [_draw(self._generator, kind, (self.steps, *shape)) for kind, shape in self._forms]
 
     def get_state(self) -> dict[str, Any]:
         """Returns the generator's state before it drew the present blocks, of plain Python objects."""
@@ -48,18 +49,13 @@ class NoiseBlocks:
         self.draw()
 
 
-def _draw_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return generator.standard_normal(shape, np.float32)
-
-
-def _draw_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return generator.random(shape, np.float32)
-
-
-def _draw_gumbel(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+def _draw(generator: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Array:
+    distribution, name = kind.split()
+    dtype: Any = np.dtype(name)
+    if distribution == "normal":
+        return generator.standard_normal(shape, dtype)
+    if distribution == "uniform":
+        return generator.random(shape, dtype)
     # Doubles and a positive minimum, because infinite noise would choose categories of probability zero.
     exponential = np.maximum(generator.standard_exponential(shape), np.finfo(np.float64).tiny)
-    return -np.log(exponential).astype(np.float32)
-
-
-_DRAW = {"normal": _draw_normal, "uniform": _draw_uniform, "gumbel": _draw_gumbel}
+    return -np.log(exponential).astype(dtype)

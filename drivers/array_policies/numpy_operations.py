@@ -31,7 +31,8 @@ class Form(NamedTuple):
         takes_out: Whether `call` takes an array for the result as one more argument.
         is_elementwise: Whether it broadcasts its inputs and treats each element alike.
         is_view: Whether the result may share the memory of an input.
-        noise: Kind of random numbers that `call` takes behind the inputs, of the shape `noise_shape`; None for none.
+        noise: Kind and dtype of random numbers that `call` takes behind the inputs, of the shape `noise_shape`; None
+            for none.
         noise_shape: See `noise`.
         shape: Of the result of `call`, if it is the output in another shape.
     """
@@ -151,8 +152,10 @@ def _bias_add(operation: tf.Operation) -> Form:
 
 
 def _select(operation: tf.Operation) -> Form:
-    if operation.type == "Select" and operation.inputs[0].shape != operation.inputs[1].shape:
-        raise UnsupportedError("Select of rows")  # Its condition is broadcast from the other side.
+    condition, shape = (shape_of(operation.inputs[i]) for i in (0, 1))
+    if operation.type == "Select" and condition != shape:  # The condition chooses rows.
+        column = condition + (1,) * (len(shape) - len(condition))
+        return Form((0, 1, 2), lambda c, a, b: np.where(c.reshape(column), a, b))
     return Form((0, 1, 2), np.where, is_elementwise=True)
 
 
@@ -263,9 +266,10 @@ def _leaky_relu(operation: tf.Operation) -> Form:
 
 def _random(kind: str) -> Callable[[tf.Operation], Form]:
     def make(operation: tf.Operation) -> Form:
-        if operation.outputs[0].dtype != tf.float32:
-            raise UnsupportedError(f"{operation.type} of another dtype")
-        return Form((), None, noise=kind, noise_shape=shape_of(operation.outputs[0]))
+        dtype = operation.outputs[0].dtype
+        if dtype not in (tf.float32, tf.float64):
+            raise UnsupportedError(f"{operation.type} of {dtype.name}")
+        return Form((), None, noise=f"{kind} {dtype.name}", noise_shape=shape_of(operation.outputs[0]))
 
     return make
 
@@ -280,7 +284,7 @@ def _multinomial(operation: tf.Operation) -> Form:
     def sample(logits: Array, gumbel: Array) -> Array:
         return np.add(logits, gumbel, sums).argmax(1).astype(dtype, copy=False)
 
-    return Form((0,), sample, noise="gumbel", noise_shape=shape, shape=shape[:1])
+    return Form((0,), sample, noise="gumbel float32", noise_shape=shape, shape=shape[:1])
 
 
 # Operations that NumPy or `numpy_functions` has as functions that take an array for the result,

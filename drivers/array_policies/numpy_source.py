@@ -16,7 +16,7 @@ import tensorflow as tf
 from ppo_agent.common.types import Array
 
 from .flat_graph import FlatGraph
-from .levels import Level, Levels, seed_of
+from .levels import Level, Levels, attributes_of, seed_of
 from .numpy_operations import Form, UnsupportedError, form_of, shape_of
 
 Shape = tuple[int, ...]
@@ -221,7 +221,7 @@ class NumpySource:
         if key not in self._known:
             name = f"noise{len(self.noise)}"
             self.noise[name] = (str(form.noise), form.noise_shape)
-            self._known[key] = Value(name, Level.NOISE, form.noise_shape, np.float32)
+            self._known[key] = Value(name, Level.NOISE, form.noise_shape, np.dtype(str(form.noise).split()[1]).type)
         return self._known[key]
 
     def _elementwise(self, tensor: tf.Tensor, form: Form, inputs: list[tf.Tensor]) -> Value:
@@ -281,9 +281,7 @@ class NumpySource:
 
     def _call(self, tensor: tf.Tensor, form: Form, operands: Sequence[Value], shape: Shape) -> Value:
         """Returns the value of a statement, of which there is only one for equal operations on equal values."""
-        node = tensor.op.node_def
-        attributes = b"".join(node.attr[name].SerializeToString() for name in sorted(node.attr))
-        key = (tensor.op.type, attributes, tensor.value_index, shape, *(x.name for x in operands))
+        key = (tensor.op.type, attributes_of(tensor.op), tensor.value_index, shape, *(x.name for x in operands))
         if key not in self._known:
             bases = tuple(operands) if form.is_view else ()
             target = self._known[key] = self._target(tensor, operands, shape, bases)

@@ -15,7 +15,7 @@ from tf_agents.trajectories import StepType
 from ppo_agent.common import host_calls
 from ppo_agent.common.environment_options import LONGEST_EPISODE
 from ppo_agent.common.types import Nest
-from ppo_agent.drivers.array_policies import graph_policy
+from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 
 # Called with a time step of arrays [B, ...], returns a nest of action arrays [B, ...].
 Act = Callable[[Any], Nest]
@@ -104,16 +104,16 @@ def act_with(policy: tf_policy.TFPolicy, batch_size: int) -> Act:
         policy: any policy.
         batch_size: number of environments.
     """
-    on_arrays = graph_policy.on_arrays(policy)
-    on_arrays.refresh()
-    initial_state = on_arrays.initial_state(batch_size)
+    array_policy = ArrayPolicy(policy)
+    array_policy.refresh()
+    initial_state = array_policy.initial_state(batch_size)
     state = initial_state
 
     def act(time_step: Any) -> Nest:
         nonlocal state
         if np.all(time_step.step_type == StepType.FIRST):
             state = initial_state
-        action, _, state = on_arrays.act(time_step, state)
+        action, _, state = array_policy.act(time_step, state)
         return action
 
     return act

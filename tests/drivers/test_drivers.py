@@ -10,15 +10,15 @@ from gymnasium import spaces
 from tf_agents.drivers import driver, dynamic_episode_driver, dynamic_step_driver
 from tf_agents.environments import random_tf_environment, tf_py_environment
 from tf_agents.metrics import tf_metrics
-from tf_agents.policies import greedy_policy, random_tf_policy, tf_policy
+from tf_agents.policies import random_tf_policy, tf_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.trajectories import policy_step
 from tf_agents.utils import common
 from toy_environments import (
     Counter,
     CountingPolicy,
-    NumpyCountingPolicy,
-    NumpyRememberingPolicy,
+    GraphCountingPolicy,
+    GraphRememberingPolicy,
     RememberingPolicy,
     Spaces,
 )
@@ -88,16 +88,15 @@ def test_rows_are_those_of_the_driver_of_tf_agents(ours, theirs, arguments, term
     expected_step, _ = reference.run(expected_step)
 
     env = make_env(terminates=terminates)
-    policy = make_policy(env, NumpyCountingPolicy if way == "numpy" else CountingPolicy)
+    policy = make_policy(env, CountingPolicy if way == "numpy" else GraphCountingPolicy)
     rows, time_step = gathered(env, policy, ours, wrap=way == "users_graph", **arguments)
     assert_equal(rows, recorder.stacked())
     assert_equal(time_step, expected_step)
     assert all(tf.is_tensor(x) for x in tf.nest.flatten(time_step))
-    assert getattr(policy, "calls", 0) == (len(recorder.rows) if way == "numpy" else 0)
 
 
 @pytest.mark.parametrize(("ours", "theirs", "arguments"), PAIRS)
-@pytest.mark.parametrize("policy_class", [CountingPolicy, NumpyCountingPolicy, RememberingPolicy])
+@pytest.mark.parametrize("policy_class", [GraphCountingPolicy, CountingPolicy, GraphRememberingPolicy])
 def test_transitions_are_those_of_the_driver_of_tf_agents(ours, theirs, arguments, policy_class):
     found, expected = Recorder(), Recorder()
     for driver_class, recorder in ((ours, found), (theirs, expected)):
@@ -109,9 +108,9 @@ def test_transitions_are_those_of_the_driver_of_tf_agents(ours, theirs, argument
 def test_a_policy_state_goes_on_and_is_returned():
     found, expected = Recorder(), Recorder()
     env, reference_env = make_env(), make_env()
-    ours = DynamicStepDriver(env, make_policy(env, RememberingPolicy), [found], num_steps=7)
+    ours = DynamicStepDriver(env, make_policy(env, GraphRememberingPolicy), [found], num_steps=7)
     theirs = dynamic_step_driver.DynamicStepDriver(
-        reference_env, make_policy(reference_env, RememberingPolicy), [expected], num_steps=7
+        reference_env, make_policy(reference_env, GraphRememberingPolicy), [expected], num_steps=7
     )
     state = expected_state = time_step = expected_step = None
     for _ in range(3):
@@ -132,7 +131,7 @@ def test_are_drivers_of_tf_agents():
         assert runner.transition_observers == []
 
 
-@pytest.mark.parametrize("policy_class", [CountingPolicy, NumpyCountingPolicy])
+@pytest.mark.parametrize("policy_class", [GraphCountingPolicy, CountingPolicy])
 def test_the_episode_driver_resets_and_the_step_driver_goes_on(policy_class):
     env = make_env([4])
     policy, recorder = make_policy(env, policy_class), Recorder()
@@ -144,7 +143,7 @@ def test_the_episode_driver_resets_and_the_step_driver_goes_on(policy_class):
     np.testing.assert_array_equal([row.observation[0, 0] for row in recorder.rows[1:]], [0, 1, 2, 3, 4])
 
 
-@pytest.mark.parametrize("policy_class", [CountingPolicy, NumpyCountingPolicy])
+@pytest.mark.parametrize("policy_class", [GraphCountingPolicy, CountingPolicy])
 @pytest.mark.parametrize("wrap", [False, True])
 def test_what_is_counted(policy_class, wrap):
     """The boundary rows of lengths 2, 3 and 5 are in columns 2, 5, ..., 3, 7, ... and 5, 11, ..."""
@@ -169,7 +168,7 @@ def test_the_number_of_episodes_of_one_run():
     assert len(recorder.rows) == 12
 
 
-@pytest.mark.parametrize("policy_class", [CountingPolicy, NumpyCountingPolicy])
+@pytest.mark.parametrize("policy_class", [GraphCountingPolicy, CountingPolicy])
 @pytest.mark.parametrize("wrap", [False, True])
 def test_an_endless_episode_is_bounded(policy_class, wrap):
     env = make_env([10**9])
@@ -183,7 +182,7 @@ def test_an_endless_episode_is_bounded(policy_class, wrap):
     assert wrap or len(recorder.rows) == 7
 
 
-@pytest.mark.parametrize("policy_class", [CountingPolicy, NumpyCountingPolicy])
+@pytest.mark.parametrize("policy_class", [GraphCountingPolicy, CountingPolicy])
 def test_no_iterations_observe_nothing(policy_class):
     env = make_env()
     recorder = Recorder()
@@ -196,7 +195,7 @@ def test_no_iterations_observe_nothing(policy_class):
 
 @pytest.mark.parametrize("way", ["numpy", "graph", "users_graph"])
 def test_the_bootstrap_row(way):
-    policy_class = NumpyCountingPolicy if way == "numpy" else CountingPolicy
+    policy_class = CountingPolicy if way == "numpy" else GraphCountingPolicy
     env, plain_env = make_env(terminates=False), make_env(terminates=False)
     arguments = {"runs": 1, "wrap": way == "users_graph", "num_steps": 8}
     rows, time_step = gathered(env, make_policy(env, policy_class), DynamicStepDriver, bootstrap_row=True, **arguments)
@@ -217,7 +216,7 @@ def test_the_bootstrap_row(way):
 @pytest.mark.parametrize("bootstrap_row", [False, True])
 def test_metrics_and_buffers_of_tf_agents(way, bootstrap_row):
     """Equal to those that were fed by TF-Agents' driver, but for the bootstrap rows in the buffer."""
-    policy_class = NumpyCountingPolicy if way == "numpy" else CountingPolicy
+    policy_class = CountingPolicy if way == "numpy" else GraphCountingPolicy
     results = []
     for driver_class, options in (
         (DynamicStepDriver, {"bootstrap_row": bootstrap_row}),
@@ -331,28 +330,11 @@ def test_nested_observations_and_actions():
 
     space = spaces.Dict(a=spaces.Discrete(3), b=spaces.Tuple([spaces.Box(-1, 1, [2], np.float64)]))
 
-    class NumpyRandomPolicy(random_tf_policy.RandomTFPolicy):
-        def numpy_policy(self, greedy=False):
-            return self
-
-        def refresh(self):
-            pass
-
-        def initial_state(self, batch_size):
-            return ()
-
-        def act(self, time_step, state):
-            observation = time_step.observation
-            assert observation["b"][0].dtype == np.float32
-            size = len(observation["a"])
-            return {"a": np.ones(size, np.int64), "b": (np.zeros([size, 2], np.float32),)}, (), state
-
-    for policy_class in (NumpyRandomPolicy, random_tf_policy.RandomTFPolicy):
-        env = GymnasiumEnvironment(functools.partial(Spaces, space, space), num_environments=2, seed=0)
-        policy = policy_class(env.time_step_spec(), env.action_spec())
-        rows, _ = gathered(env, policy, DynamicStepDriver, num_steps=6, bootstrap_row=True)
-        assert rows.observation["b"][0].shape == [2, 8, 2]
-        assert rows.action["a"].shape == [2, 8]
+    env = GymnasiumEnvironment(functools.partial(Spaces, space, space), num_environments=2, seed=0)
+    policy = random_tf_policy.RandomTFPolicy(env.time_step_spec(), env.action_spec())
+    rows, _ = gathered(env, policy, DynamicStepDriver, num_steps=6, bootstrap_row=True)
+    assert rows.observation["b"][0].shape == [2, 8, 2]
+    assert rows.action["a"].shape == [2, 8]
 
 
 def test_observations_of_every_kind_and_size_under_a_policy_in_a_graph():
@@ -368,7 +350,7 @@ def test_observations_of_every_kind_and_size_under_a_policy_in_a_graph():
     )
     action_space = spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1, [2], np.float32)])
 
-    class EchoPolicy(CountingPolicy):
+    class EchoPolicy(GraphCountingPolicy):
         """Policy info is what it sees."""
 
         def __init__(self, time_step_spec, action_spec):
@@ -390,7 +372,7 @@ def test_observations_of_every_kind_and_size_under_a_policy_in_a_graph():
     assert len(np.unique(rows.observation["image"][0, 0])) > 100
 
 
-class UniformPolicy(CountingPolicy):
+class UniformPolicy(GraphCountingPolicy):
     """Draws from the distribution that it gives, as most policies do."""
 
     _action = tf_policy.TFPolicy._action
@@ -453,7 +435,7 @@ def test_the_random_numbers_of_a_policy_in_a_graph_go_on_from_a_state():
     assert not np.array_equal(actions(second), expected)
     second.set_state(state)
     np.testing.assert_array_equal(actions(second), expected)
-    with pytest.raises(ValueError, match=r"holds \['compiled'\], expected \['graph_policy'\]"):
+    with pytest.raises(ValueError, match=r"holds random numbers of \['compiled'\], expected \['array_policy'\]"):
         second.set_state({"compiled": {"seed": 1, "count": 2}})
 
 
@@ -465,9 +447,6 @@ def test_the_buffer_has_the_sampled_action_and_the_environment_the_clipped_one()
         def _action(self, time_step, policy_state, seed):
             step = super()._action(time_step, policy_state, seed)
             return step._replace(action=step.action * 0 + 3.0)
-
-        def numpy_policy(self, greedy=False):
-            return None
 
     env = GymnasiumEnvironment(functools.partial(Spaces, space, space))
     policy = WidePolicy(env.time_step_spec(), env.action_spec(), clip=False)
@@ -496,38 +475,11 @@ def test_only_add_batch_stands_for_add_rollout():
     assert item.blocks[0].reward.shape == (3, 2)
 
 
-class SilentPolicy(NumpyCountingPolicy):
-    """Without policy info."""
-
-    def __init__(self, time_step_spec, action_spec):
-        tf_policy.TFPolicy.__init__(self, time_step_spec, action_spec)
-
-
-def test_the_numpy_policy_is_refreshed_and_unwrapped():
-    env = make_env()
-    policy = make_policy(env, NumpyCountingPolicy)
-    runner = DynamicStepDriver(env, policy, num_steps=3)
-    assert policy.greedy is False
-    runner.run()
-    runner.run()
-    assert policy.refreshed == policy.calls == 2
-    silent = SilentPolicy(env.time_step_spec(), env.action_spec())
-    DynamicStepDriver(env, greedy_policy.GreedyPolicy(silent))
-    assert silent.greedy is True
-
-
-def test_a_policy_with_greedy_info_takes_the_general_way():
-    env = make_env()
-    informing = make_policy(env, NumpyCountingPolicy)
-    DynamicStepDriver(env, greedy_policy.GreedyPolicy(informing))
-    assert not hasattr(informing, "greedy")
-
-
 @pytest.mark.parametrize(("driver_class", "_", "arguments"), PAIRS)
 def test_a_policy_state_goes_from_run_to_run_the_numpy_way_too(driver_class, _, arguments):
     """From the initial state and from one that is given."""
     rows, states = [], []
-    for policy_class in (RememberingPolicy, NumpyRememberingPolicy):
+    for policy_class in (GraphRememberingPolicy, RememberingPolicy):
         env = make_env()
         policy = make_policy(env, policy_class)
         batches = []
@@ -537,7 +489,6 @@ def test_a_policy_state_goes_from_run_to_run_the_numpy_way_too(driver_class, _, 
         _, state = driver.run(policy_state=state + 1.0)
         states.append(state.numpy())
         rows.append([batch.action.numpy() for batch in batches])
-    assert policy.calls > 2
     np.testing.assert_array_equal(states[:2], states[2:])
     for found, expected in zip(*rows, strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -545,7 +496,7 @@ def test_a_policy_state_goes_from_run_to_run_the_numpy_way_too(driver_class, _, 
 
 def test_actions_are_cast_to_the_spec_on_the_numpy_way():
     env = make_env()
-    rows, _ = gathered(env, make_policy(env, NumpyCountingPolicy), DynamicStepDriver)
+    rows, _ = gathered(env, make_policy(env, CountingPolicy), DynamicStepDriver)
     assert rows.action.dtype == env.action_spec().dtype == tf.int64
 
 
@@ -554,7 +505,7 @@ def test_nothing_is_retraced_after_the_first_run(driver_class):
     """Neither by rollouts of other lengths, nor by other bounds, nor by TF-Agents' observers."""
     traces = []
 
-    class TracedPolicy(CountingPolicy):
+    class TracedPolicy(GraphCountingPolicy):
         def _action(self, time_step, policy_state, seed):
             traces.append("policy")
             return super()._action(time_step, policy_state, seed)

@@ -7,7 +7,7 @@ import strategies
 import tensorflow as tf
 from hypothesis import strategies as st
 from strategies import FIRST, LAST, MID, generators, holds_for
-from toy_environments import NumpyCountingPolicy
+from toy_environments import CountingPolicy
 
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
@@ -99,7 +99,7 @@ def test_time_steps_of_any_spaces_and_episodes(scripts, rng, observations, actio
 def test_drivers_collect_every_step_once_and_as_many_as_asked(scripts, rng, count, runs, bootstrap_row, by_episodes):
     by_episodes = by_episodes and all(any(script) for script in scripts)
     env, singles = make_environment(scripts, rng)
-    policy = NumpyCountingPolicy(env.time_step_spec(), env.action_spec())
+    policy = CountingPolicy(env.time_step_spec(), env.action_spec())
     buffer = UniformReplayBuffer(policy.trajectory_spec, env.batch_size, max_length=1000)
     statistics = EpisodeStatistics()
     make = DynamicEpisodeDriver if by_episodes else DynamicStepDriver

@@ -6,7 +6,7 @@ import tensorflow as tf
 from toy_environments import Counter
 
 from ppo_agent.drivers import GymnasiumEnvironment
-from ppo_agent.drivers.array_policies.graph_policy import GraphPolicy
+from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 from ppo_agent.training import evaluation
 
 
@@ -61,7 +61,7 @@ def test_policies_act_in_numpy_or_tensorflow_alike(rng: np.random.Generator) -> 
     )
     expected = agent.policy.action(tf.nest.map_structure(tf.constant, time_step)).action.numpy()
     np.testing.assert_allclose(evaluation.act_with(agent.policy, 2)(time_step), expected, rtol=1e-5)
-    general, _, _ = GraphPolicy(agent.policy).act(time_step, ())
+    general, _, _ = ArrayPolicy(agent.policy, in_numpy=False).act(time_step, ())
     np.testing.assert_allclose(general, expected, rtol=1e-5)
 
     act = evaluation.act_with(with_state.policy, 2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from misbehaving_environments import Misbehaving
-from toy_environments import Counter, CountingPolicy, NumpyCountingPolicy, NumpyRememberingPolicy
+from toy_environments import Counter, CountingPolicy, GraphCountingPolicy, RememberingPolicy
 
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
@@ -112,7 +112,7 @@ class Flat(Misbehaving):
         return super()._observation(due)["x"]
 
 
-@pytest.mark.parametrize("policy", [NumpyCountingPolicy, NumpyRememberingPolicy, CountingPolicy])
+@pytest.mark.parametrize("policy", [CountingPolicy, RememberingPolicy, GraphCountingPolicy])
 @pytest.mark.parametrize("fault", ["raise_in_step", "nan_observation"])
 def test_drivers_drop_them(policy, fault):
     rows, statistics = [], EpisodeStatistics()
@@ -140,7 +140,7 @@ def test_drivers_drop_them(policy, fault):
 
 def test_an_error_in_a_rollout_passes_the_driver():
     with make_env("nan_reward") as env:
-        driver = DynamicStepDriver(env, NumpyCountingPolicy(env.time_step_spec(), env.action_spec()), num_steps=80)
+        driver = DynamicStepDriver(env, CountingPolicy(env.time_step_spec(), env.action_spec()), num_steps=80)
         with pytest.raises(EnvironmentFaultError, match="environment 0 gave an invalid reward, nan"):
             driver.run()
 
@@ -149,7 +149,7 @@ def test_episodes_that_never_end_end_a_run(monkeypatch):
     monkeypatch.setattr("ppo_agent.drivers.dynamic_episode_driver.LONGEST_EPISODE", 20)
     statistics = EpisodeStatistics()
     with make_env("never_ending") as env:
-        policy = NumpyCountingPolicy(env.time_step_spec(), env.action_spec())
+        policy = CountingPolicy(env.time_step_spec(), env.action_spec())
         DynamicEpisodeDriver(env, policy, [statistics], num_episodes=2).run()
     assert statistics.num_environment_steps == 2 * 40
     assert statistics.num_episodes == 0

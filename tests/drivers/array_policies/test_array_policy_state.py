@@ -1,19 +1,19 @@
-"""The NumPy policy of recurrent networks against the TensorFlow policy, over many steps and episodes."""
+"""Policies of recurrent networks on arrays against the TensorFlow policy, over many steps and episodes."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tf_agents.networks import actor_distribution_rnn_network
+from tf_agents.networks import actor_distribution_rnn_network, value_rnn_network
 from tf_agents.policies import greedy_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
+from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 from ppo_agent.networks import ActorNetwork, ValueNetwork
 from ppo_agent.networks.memory import GRUMemory, LSTMMemory
 from ppo_agent.normalizers import StreamingNormalizer
-from ppo_agent.numpy_policy import NumpyPolicy
 from ppo_agent.policy import PPOPolicy
 
 OBSERVATION = {
@@ -57,12 +57,6 @@ def _make_policy(
 def _shake(policy: PPOPolicy, rng: np.random.Generator) -> None:
     for variable in [*policy._actor_network.variables, *policy._value_network.variables]:
         variable.assign(rng.normal(0.0, 0.5, variable.shape))
-
-
-def _numpy_policy(policy: PPOPolicy, greedy: bool = False) -> NumpyPolicy:
-    numpy_policy = policy.numpy_policy(greedy)
-    assert numpy_policy is not None
-    return numpy_policy
 
 
 def _observe(rng: np.random.Generator, batch_size: int) -> Any:
@@ -111,35 +105,27 @@ def test_states_and_parameters_are_those_of_tensorflow(
     policy = _make_policy(actor_memory, value_memory, rng, normalizer=normalizer)
     if normalizer is not None:
         normalizer.update(tf.nest.map_structure(tf.constant, _observe(rng, 30)))
-    numpy_policy = _numpy_policy(policy)
+    array_policy = ArrayPolicy(policy)
     action_of = tf.function(policy.action, autograph=False)
-    state, expected_state = numpy_policy.initial_state(3), policy.get_initial_state(3)
+    state, expected_state = array_policy.initial_state(3), policy.get_initial_state(3)
     _assert_close(state, expected_state)
     for step_type in _step_types(rng, 80, 3):
         observation = _observe(rng, 3)
-        _, info, state = numpy_policy.act(_arrays(observation, step_type), state)
+        _, info, state = array_policy.act(_arrays(observation, step_type), state)
         expected = action_of(_time_step(observation, step_type), expected_state)
         expected_state = expected.state
         _assert_close(info, expected.info)
         _assert_close(state, expected_state)
+    assert array_policy._programs
     assert "policy_state" in info
     assert len(state) == (actor_memory is not None) + (value_memory is not None)
-
-
-def test_no_state_is_zeros(rng: np.random.Generator) -> None:
-    numpy_policy = _numpy_policy(_make_policy("lstm", "gru", rng))
-    observation, step_type = _observe(rng, 3), np.full(3, MID, np.int32)
-    _, info, state = numpy_policy.act(_arrays(observation, step_type), ())
-    _, same_info, same_state = numpy_policy.act(_arrays(observation, step_type), numpy_policy.initial_state(3))
-    np.testing.assert_equal(info, same_info)
-    np.testing.assert_equal(state, same_state)
 
 
 def test_without_stored_states_the_value_network_is_left_alone(rng: np.random.Generator) -> None:
     policy = _make_policy("gru", "lstm", rng, store_policy_state=False)
     observation, step_type = _observe(rng, 3), np.full(3, FIRST, np.int32)
-    numpy_policy = _numpy_policy(policy)
-    _, info, state = numpy_policy.act(_arrays(observation, step_type), numpy_policy.initial_state(3))
+    array_policy = ArrayPolicy(policy)
+    _, info, state = array_policy.act(_arrays(observation, step_type), array_policy.initial_state(3))
     expected = policy.action(_time_step(observation, step_type), policy.get_initial_state(3))
     assert set(state) == {"actor_network_state"}
     assert set(info) == {"dist_params"}
@@ -148,32 +134,35 @@ def test_without_stored_states_the_value_network_is_left_alone(rng: np.random.Ge
 
 def test_greedy_modes_and_states(rng: np.random.Generator) -> None:
     policy = _make_policy("lstm", "gru", rng)
-    greedy, numpy_policy = greedy_policy.GreedyPolicy(policy), _numpy_policy(policy, greedy=True)
-    state, expected_state = numpy_policy.initial_state(4), policy.get_initial_state(4)
+    greedy, array_policy = greedy_policy.GreedyPolicy(policy), ArrayPolicy(greedy_policy.GreedyPolicy(policy))
+    state, expected_state = array_policy.initial_state(4), policy.get_initial_state(4)
     for step_type in _step_types(rng, 10, 4):
         observation = _observe(rng, 4)
+        before = expected_state
         expected = greedy.wrapped_policy.distribution(_time_step(observation, step_type), expected_state)
         modes = tf.nest.map_structure(lambda distribution: distribution.mode(), expected.action)
-        action, info, state = numpy_policy.act(_arrays(observation, step_type), state)
+        action, info, state = array_policy.act(_arrays(observation, step_type), state)
         expected_state = expected.state
         _assert_close((action, state), (modes, expected_state))
-        assert info == ()
+        _assert_close(info, greedy.action(_time_step(observation, step_type), before).info)
+    assert array_policy._programs
 
 
 def test_refresh_takes_over_both_networks(rng: np.random.Generator) -> None:
     policy = _make_policy("gru", "gru", rng)
-    numpy_policy = _numpy_policy(policy)
-    _shake(policy, rng)
-    numpy_policy.refresh()
+    array_policy = ArrayPolicy(policy)
     observation, step_type = _observe(rng, 3), np.full(3, MID, np.int32)
-    state = tf.nest.map_structure(lambda x: x + np.float32(0.3), numpy_policy.initial_state(3))
+    state = tf.nest.map_structure(lambda x: x + np.float32(0.3), array_policy.initial_state(3))
+    array_policy.act(_arrays(observation, step_type), state)
+    _shake(policy, rng)
+    array_policy.refresh()
     expected = policy.action(_time_step(observation, step_type), tf.nest.map_structure(tf.constant, state))
-    _, info, state = numpy_policy.act(_arrays(observation, step_type), state)
+    _, info, state = array_policy.act(_arrays(observation, step_type), state)
     _assert_close((info, state), (expected.info, expected.state))
 
 
 def test_results_of_earlier_calls_stay_as_they_were(rng: np.random.Generator) -> None:
-    policy = _numpy_policy(_make_policy("lstm", "gru", rng))
+    policy = ArrayPolicy(_make_policy("lstm", "gru", rng))
     state = policy.initial_state(3)
     results: list[Any] = []
     for step_type in _step_types(rng, 10, 3):
@@ -184,16 +173,32 @@ def test_results_of_earlier_calls_stay_as_they_were(rng: np.random.Generator) ->
             np.testing.assert_array_equal(leaf, copy)
 
 
-def test_recurrent_networks_of_tf_agents_cannot_be_mirrored() -> None:
-    actor = actor_distribution_rnn_network.ActorDistributionRnnNetwork(
-        OBSERVATION["vector"], ACTION[1], input_fc_layer_params=(4,), lstm_size=(4,), output_fc_layer_params=None
-    )
+def test_a_first_step_forgets_even_infinities(rng: np.random.Generator) -> None:
+    policy = ArrayPolicy(_make_policy("lstm", "gru", rng, store_policy_state=False))
+    observation, zeros = _observe(rng, 3), policy.initial_state(3)
+    bad = tf.nest.map_structure(lambda leaf: leaf + np.float32(np.inf), zeros)
+    _, info, state = policy.act(_arrays(observation, np.full(3, FIRST, np.int32)), bad)
+    _, same_info, same_state = policy.act(_arrays(observation, np.full(3, MID, np.int32)), zeros)
+    np.testing.assert_equal((info, state), (same_info, same_state))
+
+
+def test_recurrent_networks_of_tf_agents(rng: np.random.Generator) -> None:
+    layers: dict[str, Any] = {"input_fc_layer_params": (4,), "lstm_size": (4,), "output_fc_layer_params": None}
     policy = PPOPolicy(
         ts.time_step_spec(OBSERVATION["vector"]),
         ACTION[1],
-        actor,
-        ValueNetwork(OBSERVATION["vector"]),
+        actor_distribution_rnn_network.ActorDistributionRnnNetwork(OBSERVATION["vector"], ACTION[1], **layers),
+        value_rnn_network.ValueRnnNetwork(OBSERVATION["vector"], **layers),
         clip=False,
         compute_value_and_advantage_in_train=True,
+        store_policy_state=True,
     )
-    assert policy.numpy_policy() is None
+    array_policy, action_of = ArrayPolicy(policy), tf.function(policy.action, autograph=False)
+    state, expected_state = array_policy.initial_state(3), policy.get_initial_state(3)
+    for step_type in _step_types(rng, 30, 3):
+        observation = _observe(rng, 3)["vector"]
+        _, info, state = array_policy.act(_arrays(observation, step_type), state)
+        expected = action_of(_time_step(observation, step_type), expected_state)
+        expected_state = expected.state
+        _assert_close((info, state), (expected.info, expected_state))
+    assert array_policy._programs
