@@ -81,5 +81,7 @@ def _expression(tensor: tf.Tensor) -> Any:
     operation = tensor.op
     if operation.type == "Placeholder":
         return tensor.name
+    if operation.type == "Identity":
+        return _expression(operation.inputs[0])
     inputs = tuple(_expression(x) for x in operation.inputs)
     return operation.type, attributes_of(operation), tensor.value_index, inputs

@@ -93,8 +93,10 @@ def _reshape(operation: tf.Operation) -> Form:
 
 
 def _broadcast_to(operation: tf.Operation) -> Form:
-    shape = shape_of(operation.outputs[0])
-    return Form((0,), lambda x: np.ascontiguousarray(np.broadcast_to(x, shape)))
+    source, shape = shape_of(operation.inputs[0]), shape_of(operation.outputs[0])
+    if np.prod(source) == np.prod(shape):
+        return Form((0,), None)
+    return Form((0,), lambda x: np.array(np.broadcast_to(x, shape)))
 
 
 def _fill(operation: tf.Operation) -> Form:
@@ -124,7 +126,7 @@ def _batch_matmul(operation: tf.Operation) -> Form:
 
 def _einsum(operation: tf.Operation) -> Form:
     equation = operation.get_attr("equation").decode()
-    return Form(tuple(range(len(operation.inputs))), lambda *parts: np.einsum(equation, *parts))
+    return Form(tuple(range(len(operation.inputs))), lambda *parts: np.einsum(equation, *parts), is_view=True)
 
 
 def _fused_batch_norm(operation: tf.Operation, index: int) -> Form:

@@ -18,6 +18,7 @@ from ppo_agent.common import array_nests, host_calls
 from ppo_agent.common.types import Array, Nest
 
 from .flat_graph import FlatGraph, flatten, subgraph
+from .graph_call import as_one_operation
 from .noise import NoiseBlocks
 from .numpy_operations import UnsupportedError
 from .numpy_source import NumpySource
@@ -48,7 +49,7 @@ class NumpyProgram:
         """
         flat = flatten(function)
         source = NumpySource(flat)
-        self._function = function
+        self._call_tensorflow, self._structure = as_one_operation(function), function.structured_outputs
         self._derived, self._rows = source.derived, list(source.rows.values())
         self._read_fixed = _fixed_reader(flat, list(source.fixed.values()))
         self._fixed_names, self._noise_names = list(source.fixed), list(source.noise)
@@ -86,9 +87,9 @@ class NumpyProgram:
         return self.in_tensorflow(*arguments) if result is None else result
 
     def in_tensorflow(self, *arguments: Nest) -> Nest:
-        """Returns the result as TensorFlow computes it."""
-        tensors = tf.nest.map_structure(tf.constant, (*arguments, np.zeros(2, np.int32)))
-        return tf.nest.map_structure(lambda x: x.numpy(), self._function(*tensors))
+        """Returns the result as TensorFlow computes it, without rewrites: with some of them NaN becomes 0."""
+        result = self._call_tensorflow([*tf.nest.flatten(arguments), np.zeros(2, np.int32)])
+        return tf.nest.pack_sequence_as(self._structure, [tensor.numpy() for tensor in result])
 
     def _silenced(self, act: Callable[..., Nest]) -> Callable[..., Nest]:
         """Returns a function that says as little of what is not finite as TensorFlow does.
