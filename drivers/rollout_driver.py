@@ -177,14 +177,14 @@ class RolloutDriver(driver.Driver):
         return time_step, policy_state
 
     def _collect_numpy(
-        self, numpy_policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+        self, array_policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
     ) -> tuple[ts.TimeStep, Nest]:
-        numpy_policy.refresh()
+        array_policy.refresh()
         time_step, policy_state = host_calls.to_arrays((time_step, policy_state))
         if policy_state is None:
-            policy_state = numpy_policy.initial_state(self.env.batch_size)
+            policy_state = array_policy.initial_state(self.env.batch_size)
         groups = groups_of(self.env)
-        rollout, time_step, policy_state = collect_in_python(groups, numpy_policy, time_step, policy_state, stop)
+        rollout, time_step, policy_state = collect_in_python(groups, array_policy, time_step, policy_state, stop)
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
             rollout = drop_abandoned(rollout._replace(action=action, policy_info=info))

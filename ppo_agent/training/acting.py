@@ -14,7 +14,7 @@ from tf_agents.trajectories import time_step as ts
 from ppo_agent.agent import PPOAgent
 from ppo_agent.common import host_calls
 from ppo_agent.common.types import Array, Nest
-from ppo_agent.drivers.array_policies.graph_policy import on_arrays
+from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 
 
 class Actor:
@@ -40,7 +40,7 @@ class Actor:
         time_step, is_single = self._time_step(observation, state, episode_start)
         policy = self._on_arrays.get(deterministic)
         if policy is None:
-            policy = self._on_arrays[deterministic] = on_arrays(self._policies[deterministic])
+            policy = self._on_arrays[deterministic] = ArrayPolicy(self._policies[deterministic])
         policy.refresh()
         size = len(time_step.step_type)
         if state is None:
