@@ -65,15 +65,23 @@ class OffsetCategorical(tfp.distributions.Categorical):
 _MIXTURE_WEIGHTS = (0.1462270250418965, 0.5004760493223388, 0.31609963081572195, 0.03719729482004287)
 _MIXTURE_SCALES = (0.5091763992925935, 0.7568944997285941, 1.1205137119362079, 1.6473966635845096)
 
-# Actions are taken to be at least this share of the range away from its bounds: half a rounding error of float32.
+# Actions are taken to be at least this share of the range away from its bounds: half a rounding error of float32
+# between -1 and 1. Where numbers lie further apart, because the bounds are far from zero, it is half their distance.
 _MARGIN = 2.0**-26
+
+
+def num_steps(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How many steps of the size that numbers near the bounds have lie between them, shape and dtype of the bounds."""
+    below, above = np.nextafter(low, high) - low, high - np.nextafter(high, low)
+    return (high - low) / np.maximum(np.maximum(below, above), np.finfo(low.dtype).tiny)
 
 
 class SquashedNormal(tfp.distributions.AutoCompositeTensorDistribution):
     """The distribution of low + (high - low) (1 + tanh x) / 2 for normal x.
 
     The log-probability is that of the action as it is stored. At the bounds, which floating-point samples reach, it is
-    that of the nearest point inside: finite, and so are its gradients.
+    that of the nearest point inside: finite, and so are its gradients. Where the bounds are so far from zero that many
+    samples are rounded to them, it is the mean over what is rounded there, so that importance ratios have a mean of 1.
 
     Args:
         loc: [...], mean of x.
@@ -154,14 +162,27 @@ class SquashedNormal(tfp.distributions.AutoCompositeTensorDistribution):
         return tfp.distributions.Normal(self._loc, self._scale)
 
     def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
-        # By the distances from both bounds, which floating-point numbers give without loss near them:
-        # x = log(below / above) / 2 and d value / dx = 2 below above / (high - low).
+        # By the distances from both bounds as shares of the range, which floating-point numbers give without loss near
+        # them: x = log(below / above) / 2 and d value / dx = 2 (high - low) below above.
         low, high = self._bounds()
-        margin = (high - low) * self.dtype.as_numpy_dtype(_MARGIN)
-        log_below = tf.math.log(tf.maximum(value - low, margin))
-        log_above = tf.math.log(tf.maximum(high - value, margin))
-        log_slope = log_below + log_above - np.log((high - low) / 2)
-        return self._normal().log_prob(0.5 * (log_below - log_above)) - log_slope
+        extent = high - low
+        margins = _margins(low, high)
+        below, above = (value - low) / extent, (high - value) / extent
+        log_below, log_above = (tf.math.log(tf.maximum(x, m)) for x, m in zip((below, above), margins, strict=True))
+        log_extent = np.log(extent)
+        log_slope = log_below + log_above + (log_extent + extent.dtype.type(math.log(2.0)))
+        log_density = self._normal().log_prob(0.5 * (log_below - log_above)) - log_slope
+        if (np.maximum(*margins) <= _MARGIN).all():
+            return log_density
+        # Rounding gathers a share of the actions at the bounds that matters.
+        at_low, at_high = (log_p - log_extent for log_p in self._log_tails(*margins))
+        return tf.where(below < margins[0], at_low, tf.where(above < margins[1], at_high, log_density))
+
+    def _log_tails(self, below: np.ndarray, above: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean log-densities of the share of the range within two margins from its lower and its upper bound."""
+        x_low, x_high = 0.5 * (np.log(below) - np.log1p(-below)), 0.5 * (np.log1p(-above) - np.log(above))
+        normal = self._normal()
+        return normal.log_cdf(x_low) - np.log(below), normal.log_survival_function(x_high) - np.log(above)
 
     def _mode(self) -> tf.Tensor:
         """The normal's mode, squashed; it is the median, and does not jump to a bound where the scale is large."""
@@ -169,12 +190,21 @@ class SquashedNormal(tfp.distributions.AutoCompositeTensorDistribution):
 
     def _entropy(self) -> tf.Tensor:
         low, high = self._bounds()
-        return self._normal().entropy() + np.log(2 * (high - low)) - _expected_log_cosh(self._loc, self._scale)
+        log_extent = np.log(high - low) + low.dtype.type(math.log(2.0))
+        return self._normal().entropy() + log_extent - _expected_log_cosh(self._loc, self._scale)
 
     def _default_event_space_bijector(self, *args: Any, **kwargs: Any) -> Any:
         del args, kwargs
         low, high = self._bounds()
         return tfp.bijectors.Sigmoid(low, high)
+
+
+def _margins(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How near to its bounds an action is taken to be at most, as shares of the range."""
+    extent = high - low
+    steps = (np.nextafter(low, high) - low, high - np.nextafter(high, low))
+    below, above = (np.maximum(step / extent / 2, low.dtype.type(_MARGIN)) for step in steps)
+    return below, above
 
 
 def _expected_log_cosh(loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:

@@ -121,6 +121,13 @@ def _encode(encoder: tf.keras.layers.Layer, observation: Any) -> tf.Tensor:
 
 
 def _check_encoder(encoder: Any) -> None:
+    if any(kind.__module__.startswith("keras.") for kind in type(encoder).__mro__) and not isinstance(
+        encoder, tf.keras.layers.Layer
+    ):
+        raise TypeError(
+            f"encoder is {type(encoder).__name__} of Keras 3, expected a layer or model of Keras 2, which TF-Agents "
+            "needs: build it with tf.keras after `import ppo_agent`, or with tf_keras."
+        )
     if not isinstance(encoder, tf.keras.layers.Layer):
         raise TypeError(f"encoder: found {type(encoder).__name__}, expected a tf.keras layer or model.")
     if isinstance(encoder, network.Network) and encoder.state_spec:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ppo_agent.common import action_masks, observation_kinds
+from ppo_agent.common import action_masks, observation_kinds, specs
 
 from . import images, initializers, inputs
 
@@ -167,7 +167,7 @@ class Categories:
     """
 
     def __init__(self, spec: tf.TypeSpec) -> None:
-        counts = np.atleast_1d(observation_kinds.num_categories(spec))
+        counts = np.atleast_1d(specs.num_categories(spec))
         self.minimum = np.broadcast_to(spec.minimum, counts.shape).astype(np.int64)
         self.offsets = np.cumsum(counts) - counts
         self.size = int(counts.sum())

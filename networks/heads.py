@@ -18,6 +18,7 @@ import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
 from ppo_agent.common import action_masks
+from ppo_agent.common.specs import num_categories
 
 from . import action_distributions, initializers, masked_network
 
@@ -25,6 +26,10 @@ Parameters = dict[str, tf.Tensor]
 
 # Keeps densities finite when a state-dependent standard deviation shrinks.
 MIN_STD = 1e-4
+# How many numbers the dtype of a squashed action needs between its bounds.
+MIN_STEPS = 2**10
+# What the layer of one discrete action may have as outputs.
+MAX_LOGITS = 2**20
 
 
 def make_heads(
@@ -168,6 +173,11 @@ def _finite_bounds(spec: tf.TypeSpec, name: str) -> tuple[Any, Any]:
         )
     if (extent <= 0).any():
         raise ValueError(f"squash: action {name} has maximum {spec.maximum} not above minimum {spec.minimum}.")
+    if (action_distributions.num_steps(low, high) < MIN_STEPS).any():
+        raise ValueError(
+            f"squash: action {name} has bounds {spec.minimum} to {spec.maximum}, expected at least {MIN_STEPS} "
+            f"{spec.dtype.name} numbers between them; shift or scale the action in the environment."
+        )
     return _to_parameter(low), _to_parameter(high)
 
 
@@ -188,7 +198,7 @@ class CategoricalHead(tf.keras.layers.Layer):
         mask_indices: where the categories stand in the action mask, see `action_masks.MaskLayout`; `None` for no mask.
 
     Raises:
-        ValueError: if a maximum lies below its minimum.
+        ValueError: if a maximum lies below its minimum, or there are more than `MAX_LOGITS` categories.
     """
 
     def __init__(
@@ -196,12 +206,9 @@ class CategoricalHead(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self.spec = spec
+        self.num_categories = num_categories(spec)
+        _check_categories(spec, self.num_categories, spec.name or name)
         self.minimum = np.broadcast_to(spec.minimum, spec.shape.as_list()).astype(np.int64)
-        self.num_categories = np.broadcast_to(spec.maximum, spec.shape.as_list()).astype(np.int64) - self.minimum + 1
-        if np.any(self.num_categories < 1):
-            raise ValueError(
-                f"action_spec: {spec.name or name} has maximum {spec.maximum} below minimum {spec.minimum}."
-            )
         self.logits_shape = (*self.num_categories.shape, int(self.num_categories.max()))
         self.possible = np.arange(self.logits_shape[-1]) < self.num_categories[..., np.newaxis]
         self.mask_indices = mask_indices
@@ -234,6 +241,16 @@ class CategoricalHead(tf.keras.layers.Layer):
         if not self.minimum.any():
             return tfp.distributions.Categorical(logits=logits, dtype=self.spec.dtype)
         return action_distributions.OffsetCategorical(logits, _to_tuples(self.minimum.tolist()), self.spec.dtype)
+
+
+def _check_categories(spec: tensor_spec.BoundedTensorSpec, counts: np.ndarray, name: str) -> None:
+    if (counts < 1).any():
+        raise ValueError(f"action_spec: {name} has maximum {spec.maximum} below minimum {spec.minimum}.")
+    if int(counts.max()) * counts.size > MAX_LOGITS:
+        raise ValueError(
+            f"action_spec: {name} has values from {spec.minimum} to {spec.maximum}, expected at most {MAX_LOGITS} in "
+            "all: a discrete action takes one output of the network for each."
+        )
 
 
 def _to_event(distribution: tfp.distributions.Distribution, rank: int) -> tfp.distributions.Distribution:

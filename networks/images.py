@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from ppo_agent.common.observation_kinds import largest_pixel
+
 from . import initializers
 
 # (filters, kernel size, stride) of each convolution.
@@ -64,11 +66,12 @@ class ImageEncoder(tf.keras.layers.Layer):
             initializers.conv(filters, kernel_size, stride, initializers.HIDDEN_GAIN, seeds(), f"conv_{i}")
             for i, (filters, kernel_size, stride) in enumerate(layers)
         ]
+        self.scale = 1.0 / largest_pixel(spec)
         self.flatten = tf.keras.layers.Flatten()
 
     def call(self, pixels: tf.Tensor) -> tf.Tensor:
         """Returns features [N, F] of pixels uint8 [N, ...]."""
-        x = tf.cast(self._to_channels_last(pixels), tf.float32) * (1.0 / 255.0)
+        x = tf.cast(self._to_channels_last(pixels), tf.float32) * self.scale
         for layer in self.conv_layers:
             x = layer(x)
         return self.flatten(x)

@@ -32,6 +32,8 @@ def network_input_spec(observation_spec: Any, splitter: action_masks.Splitter | 
     for found in tf.nest.flatten(observation_spec):
         if not hasattr(found, "shape") or not hasattr(found, "dtype"):
             raise TypeError(f"observation_spec: found {type(found).__name__}, expected a nest of tf.TensorSpec.")
+    if not tf.nest.flatten(observation_spec):
+        raise ValueError(f"observation_spec is {observation_spec!r}, expected at least one leaf.")
     specs = tensor_spec.from_spec(observation_spec)
     _, mask_spec = action_masks.split(specs, splitter)
 
@@ -50,13 +52,16 @@ def _leaf_input_spec(spec: tf.TypeSpec) -> tf.TypeSpec:
     if not spec.shape.is_fully_defined():
         raise ValueError(f"observation_spec: shape {spec.shape} of {name} must be fully defined.")
     kind = observation_kinds.leaf_kind(spec)
+    if kind is not LeafKind.IMAGE and spec.shape.num_elements() == 0:
+        raise ValueError(f"observation_spec: {name} has shape {spec.shape}, expected at least one component.")
     if kind is LeafKind.CATEGORY:
         # Both bounds in full, because TF-Agents cannot draw samples where one is a number and the other an array.
         low, high = (np.broadcast_to(bound, spec.shape) for bound in (spec.minimum, spec.maximum))
         return tensor_spec.BoundedTensorSpec(spec.shape, tf.int32, low, high, spec.name)
     if kind is LeafKind.IMAGE:
         # TF-Agents builds networks on samples of this spec, and with NumPy 2 its sampling fails at a maximum of 255.
-        return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, 254, spec.name)
+        largest = min(observation_kinds.largest_pixel(spec), 254)
+        return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, largest, spec.name)
     return tf.TensorSpec(spec.shape, tf.float32, spec.name)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
+from ppo_agent.common.specs import num_categories
 from ppo_agent.common.types import Nest
 
 Splitter = Callable[[Nest], tuple[Nest, Any]]
@@ -76,7 +77,8 @@ class MaskLayout:
         """Lays the mask out for a nest of bounded specs."""
         self.leaf_indices: list[np.ndarray | None] = []
         counts: list[int] = []
-        leaf_counts = [_num_categories(spec) for spec in tf.nest.flatten(action_spec)]
+        specs = tf.nest.flatten(tensor_spec.from_spec(action_spec))
+        leaf_counts = [num_categories(spec) if spec.dtype.is_integer else None for spec in specs]
         self.size = int(sum(count.sum() for count in leaf_counts if count is not None))
         for count in leaf_counts:
             self.leaf_indices.append(None if count is None else self._indices(count, sum(counts)))
@@ -125,12 +127,3 @@ class MaskLayout:
         """The rows of masks [B, size] that leave some component without any allowed category, int [n]."""
         allowed = np.logical_or.reduceat(mask != 0, self.offsets, axis=-1).all(axis=-1)
         return np.flatnonzero(~allowed)
-
-
-def _num_categories(spec: Any) -> np.ndarray | None:
-    """Categories of each component of a leaf, int64 of its shape; None for a continuous leaf."""
-    spec = tensor_spec.from_spec(spec)
-    if not spec.dtype.is_integer:
-        return None
-    shape = spec.shape.as_list()
-    return (np.broadcast_to(spec.maximum, shape).astype(np.int64) - np.broadcast_to(spec.minimum, shape)) + 1

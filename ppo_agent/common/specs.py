@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,15 +13,16 @@ def as_float(spec: tf.TensorSpec) -> tf.TensorSpec:
     return spec if spec.dtype.is_floating else tf.TensorSpec(spec.shape, tf.float32, spec.name)
 
 
-def num_categories(spec: tf.TypeSpec) -> np.ndarray:
-    """How many values each component of a bounded integer leaf can take, int64 of the leaf's shape; 0 or less if none.
+def num_categories(spec: Any) -> np.ndarray:
+    """How many values each component of a bounded integer leaf can take.
 
-    Raises:
-        ValueError: one of the numbers does not fit an int64.
+    Args:
+        spec: of a TensorFlow or NumPy array, of known shape.
+
+    Returns:
+        int64 of the leaf's shape; 0 or less where the maximum lies below the minimum, at most 2^63 - 1.
     """
-    low, high = (np.broadcast_to(bound, spec.shape.as_list()) for bound in (spec.minimum, spec.maximum))
+    low, high = (np.broadcast_to(bound, tuple(spec.shape)) for bound in (spec.minimum, spec.maximum))
     # In Python's integers, because the range of an int64 does not fit an int64.
-    counts = [int(b) - int(a) + 1 for a, b in zip(low.ravel(), high.ravel(), strict=True)]
-    if any(count >= 2**63 for count in counts):
-        raise ValueError(f"{spec.name or 'a leaf'} has bounds {spec.minimum} to {spec.maximum}, expected fewer values.")
+    counts = [min(int(b) - int(a) + 1, 2**63 - 1) for a, b in zip(low.ravel(), high.ravel(), strict=True)]
     return np.array(counts, np.int64).reshape(low.shape)

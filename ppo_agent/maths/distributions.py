@@ -6,7 +6,6 @@ entropies and divergences add up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -106,8 +105,9 @@ class ParameterCodec:
 
     def to_parameters(self, distributions: Nest) -> Nest:
         """Nest like the action's, of dicts from parameter name to tensor."""
-        encode: Callable[[Any], Nest] = _legacy_parameters if self._legacy else _parameters
-        return tf.nest.map_structure(encode, distributions)
+        if self._legacy:
+            return nest_utils.map_structure_up_to(self._spec, _legacy_parameters, self._spec, distributions)
+        return tf.nest.map_structure(_parameters, distributions)
 
     def to_distributions(self, parameters: Nest) -> Nest:
         """Inverse of `to_parameters`; parameters may have any batch dimensions."""
@@ -134,6 +134,13 @@ def _from_parameters(spec: Any, parameters: dict[str, Any]) -> tfp.distributions
     return distribution_utils.make_from_parameters(merged)
 
 
-def _legacy_parameters(distribution: tfp.distributions.Distribution) -> dict[str, tf.Tensor]:
-    renamed = {"scale_diag": "scale"} if isinstance(distribution, tfp.distributions.MultivariateNormalDiag) else {}
-    return {renamed.get(k, k): v for k, v in distribution.parameters.items() if tf.is_tensor(v)}
+def _legacy_parameters(
+    spec: distribution_spec.DistributionSpec, distribution: tfp.distributions.Distribution
+) -> dict[str, tf.Tensor]:
+    """The parameters that the spec's builder takes, under its names."""
+    # TF-Agents' SquashToSpecNormal is built from the parameters of the normal inside.
+    inner = getattr(distribution, "input_distribution", distribution)
+    found = {name: value for name, value in inner.parameters.items() if tf.is_tensor(value)}
+    if "scale" in spec.input_params_spec and "scale_diag" in found:
+        found["scale"] = found.pop("scale_diag")
+    return found

@@ -1,18 +1,24 @@
 """Nested log-probabilities, entropies and divergences against NumPy, and the way to parameters and back."""
 
+import functools
+
 import helpers
 import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tf_agents.networks import sequential
+from tf_agents.agents.sac.tanh_normal_projection_network import TanhNormalProjectionNetwork
+from tf_agents.networks import actor_distribution_network, normal_projection_network, sequential, value_network
 from tf_agents.specs import tensor_spec
+from tf_agents.trajectories.time_step import restart, time_step_spec
 
+import ppo_agent
 from ppo_agent.maths import distributions
 from ppo_agent.maths.distributions import ParameterCodec
 
 tfd = tfp.distributions
+OBSERVATION_SPEC = tf.TensorSpec([4], tf.float32)
 
 
 @pytest.fixture
@@ -128,6 +134,51 @@ def test_codec_stores_the_scale_of_a_legacy_multivariate_normal_under_scale():
         codec = ParameterCodec(actor_net, actor_net.create_variables(helpers.OBSERVATION))
         names[kind] = set(codec.parameters_spec)
     assert names == {"legacy": {"loc", "scale"}, "sequential": {"loc", "scale_diag"}}
+
+
+SQUASHED = {
+    "tanh": TanhNormalProjectionNetwork,
+    "scaled": functools.partial(normal_projection_network.NormalProjectionNetwork, scale_distribution=True),
+    "scaled by the state": functools.partial(
+        normal_projection_network.NormalProjectionNetwork, scale_distribution=True, state_dependent_std=True
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SQUASHED)
+def test_codec_knows_tf_agents_squashed_normals(rng, kind):
+    spec = tensor_spec.BoundedTensorSpec([2], tf.float32, [-2.0, 0.0], [3.0, 10.0])
+    net = actor_distribution_network.ActorDistributionNetwork(
+        OBSERVATION_SPEC, spec, fc_layer_params=(4,), continuous_projection_net=SQUASHED[kind]
+    )
+    codec = ParameterCodec(net, net.create_variables())
+    emitted, _ = net(rng.normal(size=(3, 4)).astype(np.float32), network_state=(), step_type=None)
+    parameters = codec.to_parameters(emitted)
+    tf.nest.assert_same_structure(parameters, codec.parameters_spec)
+    rebuilt = codec.to_distributions(parameters)
+    actions = emitted.sample(seed=1)
+    np.testing.assert_allclose(rebuilt.log_prob(actions), emitted.log_prob(actions), rtol=1e-5)
+    np.testing.assert_allclose(rebuilt.mode(), emitted.mode(), rtol=1e-5)
+    np.testing.assert_allclose(emitted.kl_divergence(rebuilt), np.zeros(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SQUASHED)
+def test_an_agent_trains_with_tf_agents_squashed_normals(rng, kind):
+    observation_spec, action_spec = OBSERVATION_SPEC, tensor_spec.BoundedTensorSpec([2], tf.float32, -2, 3)
+    actor_net = actor_distribution_network.ActorDistributionNetwork(
+        observation_spec, action_spec, fc_layer_params=(8,), continuous_projection_net=SQUASHED[kind]
+    )
+    agent = ppo_agent.PPOClipAgent(
+        time_step_spec(observation_spec), action_spec, tf.keras.optimizers.Adam(1e-3), actor_net=actor_net,
+        value_net=value_network.ValueNetwork(observation_spec, fc_layer_params=(8,)), num_epochs=1,
+        importance_ratio_clipping=0.2, normalize_observations=False,
+    )  # fmt: skip
+    experience = helpers.make_experience(agent, rng, noise=0.0)
+    loss = agent.train(experience)
+    assert np.isfinite(loss.loss)
+    assert agent.train_metrics()["approx_kl"] == pytest.approx(0, abs=1e-4)
+    action = agent.collect_policy.action(restart(tf.zeros([5, 4]), 5)).action.numpy()
+    assert ((action >= -2) & (action <= 3)).all()
 
 
 def test_codec_refuses_a_network_that_emits_no_distribution():

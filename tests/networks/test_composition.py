@@ -357,3 +357,11 @@ def test_first_state_dependent_standard_deviation_is_the_keyword(log_std: float)
     scale = actor(tf.zeros([1, 5]))[0].distribution.scale
     np.testing.assert_allclose(scale, np.full((1, 2), np.exp(log_std)), rtol=1e-4)
     assert not np.allclose(actor(tf.ones([1, 5]))[0].distribution.scale, scale, rtol=1e-5)
+
+
+@pytest.mark.skipif(tf.keras.__name__.startswith("keras."), reason="Keras 2 is the only one here.")
+def test_an_encoder_of_keras_3_is_refused_as_such():
+    keras = pytest.importorskip("keras", minversion="3")
+    encoder = keras.Sequential([keras.layers.Dense(4)])
+    with pytest.raises(TypeError, match=r"^encoder is Sequential of Keras 3, expected a layer or model of Keras 2"):
+        ActorNetwork(tf.TensorSpec([3], tf.float32), tf.TensorSpec([1], tf.float32), encoder=encoder)

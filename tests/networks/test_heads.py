@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_agents.distributions import utils as distribution_utils
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.networks import heads, initializers
+from ppo_agent.networks import ActorNetwork, heads, initializers
 
 SIZES = np.array([2, 5, 1, 3])
 UNEQUAL = tensor_spec.BoundedTensorSpec([4], tf.int32, 0, SIZES - 1)
@@ -171,3 +171,19 @@ def test_gradients_are_finite_and_those_of_finite_differences(
 def test_impossible_spec_is_refused(spec: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _make_head(spec)
+
+
+@pytest.mark.parametrize("bounds", [(-1e6, -1e6 + 1), (1e8, 1e8 + 100), (16777216.0, 16777300.0), (0.0, 1e-40)])
+def test_squashing_to_bounds_that_float32_cannot_resolve_is_refused(bounds):
+    spec = tensor_spec.BoundedTensorSpec([2], tf.float32, *bounds, name="wheel")
+    with pytest.raises(ValueError, match=r"^squash: action wheel has bounds .* expected at least 1024 float32 numbers"):
+        ActorNetwork(tf.TensorSpec([3], tf.float32), spec, squash=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(tf.int32, 0, 2_000_000_000), (tf.int64, -(2**63), 2**63 - 1), (tf.int32, 0, 2**20)]
+)
+def test_too_many_discrete_actions_are_refused(dtype, low, high):
+    spec = tensor_spec.BoundedTensorSpec([], dtype, low, high, name="choice")
+    with pytest.raises(ValueError, match=r"^action_spec: choice has values from .*, expected at most 1048576 in all"):
+        ActorNetwork(tf.TensorSpec([3], tf.float32), spec)

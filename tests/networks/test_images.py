@@ -27,6 +27,19 @@ def test_without_convolutions_pixels_are_scaled(rng: np.random.Generator) -> Non
     np.testing.assert_allclose(_encoder(2, 4, 1)(pixels), pixels.reshape(3, -1) / 255.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("largest", "scale"), [(255, 255), (100, 100), (64, 64)])
+def test_pixels_are_scaled_by_their_bound(largest: int, scale: int, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, largest + 1, (3, 2, 4, 1), np.uint8)
+    spec = tensor_spec.BoundedTensorSpec([2, 4, 1], tf.uint8, 0, largest)
+    np.testing.assert_allclose(ObservationEncoder(spec, ())(pixels), pixels.reshape(3, -1) / scale, rtol=1e-6)
+
+
+def test_planes_of_a_board_are_numbers(rng: np.random.Generator) -> None:
+    board = rng.integers(0, 2, (3, 8, 8, 12), np.uint8)
+    spec = tensor_spec.BoundedTensorSpec([8, 8, 12], tf.uint8, 0, 1)
+    np.testing.assert_array_equal(ObservationEncoder(spec, ())(board), board.reshape(3, -1))
+
+
 def test_convolution_is_the_textbook_sum_over_a_window(rng: np.random.Generator) -> None:
     encoder = _encoder(6, 5, 2, conv_layers=((3, 2, 2),))
     pixels = _pixels(rng, 2, 6, 5, 2)

@@ -148,3 +148,31 @@ def test_works_in_a_graph_and_under_xla(jit_compile: bool, squashed: Any) -> Non
     expected = squashed.log_prob(value), squashed.entropy(), squashed.mode(), np.zeros((6, 3))
     for result, reference in zip(compute(squashed.loc, squashed.scale), expected, strict=True):
         np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-5)
+
+
+FAR = [(1000.0, 1000.5), (-1e6, -1e6 + 128), (1e5, 1e5 + 16), (0.0, 1e-30), (-1e30, 1e30), (1e3, 1e6), (-1e-3, 7e3)]
+
+
+@pytest.mark.parametrize("bounds", FAR)
+@pytest.mark.parametrize(("loc", "scale"), [(0.0, 1.0), (-1.0, 0.5), (2.0, 1.0), (-3.0, 1.0), (1.0, 3.0)])
+def test_importance_ratios_of_actions_as_float32_have_a_mean_of_1(bounds: Any, loc: float, scale: float) -> None:
+    old = _squashed(loc, scale, *bounds)
+    new = _squashed(loc + 0.2 * scale, scale, *bounds)
+    actions = old.sample(200_000, seed=1)
+    log_ratio = (new.log_prob(actions) - old.log_prob(actions)).numpy().astype(np.float64)
+    # Rounding loses a part of the information, no more.
+    assert np.mean(np.exp(log_ratio)) == pytest.approx(1.0, abs=5e-3)
+    assert np.mean(np.exp(log_ratio) - 1 - log_ratio) == pytest.approx(0.02, abs=2e-3)
+    assert float(old.kl_divergence(new)) == pytest.approx(0.02, rel=1e-4)
+
+
+@pytest.mark.parametrize("bounds", FAR)
+def test_far_from_zero_everything_is_finite_at_the_bounds(bounds: Any) -> None:
+    for loc, scale in ((-40.0, 1e-4), (0.0, 1.0), (3.0, 30.0)):
+        parameters = [tf.constant(loc), tf.constant(scale)]
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            distribution = action_distributions.SquashedNormal(*parameters, *bounds)
+            log_prob = distribution.log_prob(tf.constant([bounds[0], bounds[1]]))
+        assert np.isfinite(log_prob).all()
+        assert np.isfinite(tape.gradient(log_prob, parameters)).all()
