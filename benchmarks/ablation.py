@@ -15,15 +15,15 @@ from typing import Any
 from unittest import mock
 
 
-from ppo_agent import advantages, train
+from ppo_agent import agent, train, update_methods
 from ppo_agent.maths import masking, returns
 from ppo_agent.learner import batches
 import tensorflow as tf
 
 Tensor = Any
 
-_compute = advantages.PPOAdvantages.compute_return_and_advantage
-_update_normalizers = advantages.PPOAdvantages._update_normalizers
+_compute = agent.PPOAgent.compute_return_and_advantage
+_update_normalizers = update_methods.UpdateMethods.update_normalizers
 _make_batch = batches.make_batch
 _normalize_advantages = masking.normalize_advantages
 
@@ -59,10 +59,10 @@ def _keep_advantages(values: Tensor, mask: Tensor) -> tf.Tensor:
     return tf.where(tf.cast(mask, tf.bool), values, tf.zeros_like(values))
 
 
-def _take_in_all_rewards(self: Any, trajectory: Any, failed: Tensor | None) -> None:
+def _take_in_all_rewards(self: Any, trajectory: Any) -> None:
     """Correction 3, rewards: the normaliser takes boundary rows in."""
     with mock.patch.object(masking, "transition_mask", lambda step_type, _: tf.ones_like(step_type, tf.bool)):
-        _update_normalizers(self, trajectory, failed)
+        _update_normalizers(self, trajectory)
 
 
 def _deal_out_all_rows(trajectory: Any, mask: Tensor, *arguments: Any) -> Any:
@@ -84,7 +84,7 @@ def _normalize_where_known(values: Tensor, mask: Tensor) -> tf.Tensor:
 Patches = tuple[tuple[Any, str, Callable[..., Any]], ...]
 ABLATIONS: dict[str, Patches] = {
     "nothing": (),
-    "1": ((advantages.PPOAdvantages, "compute_return_and_advantage", _bootstrap_from_the_last_but_one),),
+    "1": ((agent.PPOAgent, "compute_return_and_advantage", _bootstrap_from_the_last_but_one),),
     "2": ((returns, "cut_at_episode_ends", _end_without_value),),
     "minibatch_statistics": (
         (batches, "make_batch", _normalize_over_valid_rows),
@@ -93,7 +93,7 @@ ABLATIONS: dict[str, Patches] = {
     "3": (
         (batches, "make_batch", _normalize_over_all_rows),
         (masking, "normalize_advantages", _keep_advantages),
-        (advantages.PPOAdvantages, "_update_normalizers", _take_in_all_rewards),
+        (update_methods.UpdateMethods, "update_normalizers", _take_in_all_rewards),
     ),
     "4": (
         (batches, "make_batch", _deal_out_all_rows),

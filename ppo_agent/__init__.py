@@ -16,8 +16,9 @@ _stack.prepare()
 _stack.find_mapped_packages()
 
 if TYPE_CHECKING:
-    from ppo_agent.agent import PPOAgent, PPOLossInfo
+    from ppo_agent.agent import PPOAgent
     from ppo_agent.learner.nonfinite import NonFiniteUpdateError
+    from ppo_agent.learner.report import PPOLossInfo
     from ppo_agent.policy import PPOPolicy
     from ppo_agent.trainer import Trainer
     from ppo_agent.variants import PPOClipAgent, PPOKLPenaltyAgent
@@ -41,7 +42,7 @@ _MODULE_OF = {
     "PPOAgent": "ppo_agent.agent",
     "PPOClipAgent": "ppo_agent.variants",
     "PPOKLPenaltyAgent": "ppo_agent.variants",
-    "PPOLossInfo": "ppo_agent.agent",
+    "PPOLossInfo": "ppo_agent.learner.report",
     "PPOPolicy": "ppo_agent.policy",
     "Trainer": "ppo_agent.trainer",
 }

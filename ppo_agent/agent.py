@@ -5,88 +5,70 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import data_converter
-from tf_agents.agents.tf_agent import TFAgent
+from tf_agents.agents.tf_agent import LossInfo, TFAgent
 from tf_agents.networks import network
 from tf_agents.policies import greedy_policy
-from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, Trajectory
-from tf_agents.utils import common
 
-from ppo_agent.common import action_masks
+from ppo_agent import construction, summaries
+from ppo_agent.common import shared_results
 from ppo_agent.common.action_masks import Splitter
-from ppo_agent.common.types import Nest
+from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig, document_keywords
-from ppo_agent.learner.compilation import UpdateCompiler
-from ppo_agent.learning import REPORT_SIZE, PPOLearning
+from ppo_agent.learner import experience_checks, optimizers, report, statistics, targets
+from ppo_agent.learner.compilation import CompiledUpdate, work_per_row
+from ppo_agent.learner.report import PPOLossInfo
+from ppo_agent.learner.update import Update, UpdateVariables
+from ppo_agent.maths import returns as return_ops
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.maths.schedules import Scheduled
-from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
-from ppo_agent.objective import PPOLossInfo
-from ppo_agent.policy import PPOPolicy, check_is_network, check_output, create_variables, splitter_of
+from ppo_agent.objective import Objective
+from ppo_agent.protected_attributes import add_protected_attributes
+from ppo_agent.update_methods import UpdateMethods
 
 __all__ = ["PPOAgent", "PPOLossInfo"]
 
 
-class PPOAgent(PPOLearning, TFAgent):
+@add_protected_attributes
+class PPOAgent(TFAgent):
     """Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347).
 
     Takes the keywords of TF-Agents 0.19.0's `PPOAgent` in their order and with their defaults. `train` runs all
     epochs in one compiled call; with `minibatch_size` it makes shuffled minibatches of the experience itself. Where
     the numbers differ from TF-Agents' is listed in the README.
+
+    The methods that compute the loss may be overridden. Their arguments have batch dimensions [...], [B, T] when called
+    by `train`: `time_steps` (what the policy saw), `actions` (what it did), log-probabilities, advantages, returns and
+    `action_distribution_parameters` (of the distributions that the actions were drawn from, when they were), and
+    `current_policy_distribution`, a nest of the current policy's distributions. `weights`, a scalar or [...], are
+    importance weights that include the mask of the valid steps; every loss is a scalar, the mean over all steps of
+    loss times weight. `policy_state` is that of recurrent networks before the first time step, [B, ...], or () for
+    zeros; `debug_summaries` tells whether to write debug summaries.
     """
 
     @document_keywords
     def __init__(
-        self,
-        time_step_spec: TimeStep,
-        action_spec: Nest,
-        optimizer: Any | None = None,
-        actor_net: network.Network | None = None,
-        value_net: network.Network | None = None,
-        greedy_eval: bool = True,
-        importance_ratio_clipping: Scheduled = 0.0,
-        lambda_value: float = 0.95,
-        discount_factor: float = 0.99,
-        entropy_regularization: Scheduled = 0.0,
-        policy_l2_reg: float = 0.0,
-        value_function_l2_reg: float = 0.0,
-        shared_vars_l2_reg: float = 0.0,
-        value_pred_loss_coef: float = 0.5,
-        num_epochs: int = 25,
-        use_gae: bool = False,
-        use_td_lambda_return: bool = False,
-        normalize_rewards: bool = True,
-        reward_norm_clipping: float = 10.0,
-        normalize_observations: bool = True,
-        log_prob_clipping: float = 0.0,
-        kl_cutoff_factor: float | None = 2.0,
-        kl_cutoff_coef: float = 1000.0,
-        initial_adaptive_kl_beta: float = 1.0,
-        adaptive_kl_target: float = 0.01,
-        adaptive_kl_tolerance: float = 0.3,
-        gradient_clipping: float | None = None,
-        value_clipping: float | None = None,
-        check_numerics: bool = False,
-        compute_value_and_advantage_in_train: bool = True,
-        update_normalizers_in_train: bool = True,
-        aggregate_losses_across_replicas: bool = True,
-        debug_summaries: bool = False,
-        summarize_grads_and_vars: bool = False,
-        train_step_counter: tf.Variable | None = None,
-        name: str | None = None,
-        *,
-        minibatch_size: int | None = None,
-        jit_compile: bool | None = None,
-        store_policy_state: bool = False,
-        sequence_length: int | None = None,
-        observation_and_action_constraint_splitter: Splitter | None = None,
-        target_kl: float | None = None,
-        normalize_rewards_by: str = "reward",
-        max_skipped_steps: int = 10,
-    ) -> None:
+        self, time_step_spec: TimeStep, action_spec: Nest, optimizer: Any | None = None,
+        actor_net: network.Network | None = None, value_net: network.Network | None = None, greedy_eval: bool = True,
+        importance_ratio_clipping: Scheduled = 0.0, lambda_value: float = 0.95, discount_factor: float = 0.99,
+        entropy_regularization: Scheduled = 0.0, policy_l2_reg: float = 0.0, value_function_l2_reg: float = 0.0,
+        shared_vars_l2_reg: float = 0.0, value_pred_loss_coef: float = 0.5, num_epochs: int = 25,
+        use_gae: bool = False, use_td_lambda_return: bool = False, normalize_rewards: bool = True,
+        reward_norm_clipping: float = 10.0, normalize_observations: bool = True, log_prob_clipping: float = 0.0,
+        kl_cutoff_factor: float | None = 2.0, kl_cutoff_coef: float = 1000.0, initial_adaptive_kl_beta: float = 1.0,
+        adaptive_kl_target: float = 0.01, adaptive_kl_tolerance: float = 0.3, gradient_clipping: float | None = None,
+        value_clipping: float | None = None, check_numerics: bool = False,
+        compute_value_and_advantage_in_train: bool = True, update_normalizers_in_train: bool = True,
+        aggregate_losses_across_replicas: bool = True, debug_summaries: bool = False,
+        summarize_grads_and_vars: bool = False, train_step_counter: tf.Variable | None = None,
+        name: str | None = None, *, minibatch_size: int | None = None, jit_compile: bool | None = None,
+        store_policy_state: bool = False, sequence_length: int | None = None,
+        observation_and_action_constraint_splitter: Splitter | None = None, target_kl: float | None = None,
+        normalize_rewards_by: str = "reward", max_skipped_steps: int = 10,
+    ) -> None:  # fmt: skip
         """Creates the agent.
 
         {keywords}
@@ -97,47 +79,56 @@ class PPOAgent(PPOLearning, TFAgent):
         """
         given = locals()
         config = PPOConfig(**{f.name: given[f.name] for f in dataclasses.fields(PPOConfig)})
-        _check_kinds(time_step_spec, optimizer, observation_and_action_constraint_splitter)
-        check_is_network("actor_net", actor_net)
-        check_is_network("value_net", value_net)
-        if jit_compile and (check_numerics or debug_summaries or summarize_grads_and_vars):
-            raise ValueError(
-                "jit_compile is True, expected None or False with check_numerics, debug_summaries or "
-                "summarize_grads_and_vars: XLA has no such operations."
-            )
+        splitter = observation_and_action_constraint_splitter
+        construction.check_arguments(given, config)
+        observation_spec = time_step_spec.observation
+        nets = construction.make_networks(actor_net, value_net, observation_spec, action_spec, splitter)
         tf.Module.__init__(self, name=name)
-        actor_net, value_net = (
-            _with_masks(net, time_step_spec.observation, action_spec, observation_and_action_constraint_splitter)
-            for net in (actor_net, value_net)
-        )
         self._config = config
-        self._optimizer = optimizer
-        self._actor_net, self._value_net = actor_net, value_net
-        self._compute_value_and_advantage_in_train = compute_value_and_advantage_in_train
+        self._optimizer = optimizer or optimizers.default_optimizer()
+        self._actor_net, self._value_net = nets
         self.update_normalizers_in_train = update_normalizers_in_train
-        self._create_state(time_step_spec.observation)
-        actor_output, value_output = (
-            create_variables(net, time_step_spec, self._observation_normalizer, name)
-            for net, name in ((actor_net, "actor_net"), (value_net, "value_net"))
-        )
-        self._codec = ParameterCodec(actor_net, actor_output)
-        check_output("actor_net", actor_output, "action_spec", action_spec)
-        check_output("value_net", value_output, "one value for each observation", tf.TensorSpec([], tf.float32))
-        collect_policy = self._make_policy(time_step_spec, action_spec, collect=True)
-        policy = self._make_policy(time_step_spec, action_spec, collect=False)
+        self._adaptive_kl_beta = construction.adaptive_kl_beta(config)
+        self._reward_normalizer = construction.reward_normalizer(config)
+        self._observation_normalizer = construction.observation_normalizer(config, observation_spec, nets[0])
+        self._shuffle_seed, self._report = construction.shuffle_seed(config), construction.report_variable()
+        self._running_return: tf.Variable | None = None
+        self._has_slots = False
+        normalizer = self._observation_normalizer
+        actor_output = construction.create_networks(nets, time_step_spec, action_spec, normalizer)
+        self._codec = ParameterCodec(nets[0], actor_output)
+        make_policy = construction.policy_maker(config, nets, time_step_spec, action_spec, normalizer)
+        policy, collect_policy = make_policy(False), make_policy(True)
         super().__init__(
             time_step_spec,
             action_spec,
             greedy_policy.GreedyPolicy(policy) if greedy_eval else policy,
             collect_policy,
             train_sequence_length=None,
-            training_data_spec=self._make_training_data_spec(collect_policy),
+            training_data_spec=construction.training_data_spec(config, collect_policy),
             debug_summaries=debug_summaries,
             summarize_grads_and_vars=summarize_grads_and_vars,
             train_step_counter=train_step_counter,
         )
         self._as_trajectory = data_converter.AsTrajectory(self.data_context, sequence_length=None)
-        self._compiler = UpdateCompiler(self._update)
+        self._objective = Objective(
+            config, collect_policy, self._codec, nets, self._adaptive_kl_beta, self.train_step_counter
+        )
+        self._clip_fraction = 0.0
+        variables = UpdateVariables(self._report, self.train_step_counter, self._shuffle_seed, self._adaptive_kl_beta)
+        self._update = Update(
+            config,
+            self._codec,
+            self._optimizer,
+            variables,
+            UpdateMethods(self),
+            is_recurrent=bool(nets[0].state_spec or nets[1].state_spec),
+            writes_debug_summaries=debug_summaries,
+            writes_gradients=summarize_grads_and_vars,
+        )
+        self._run_update = CompiledUpdate(
+            self._update, lambda: work_per_row(self._trained_variables(), observation_spec)
+        )
 
     @property
     def actor_net(self) -> network.Network:
@@ -152,82 +143,212 @@ class PPOAgent(PPOLearning, TFAgent):
     def _initialize(self) -> None:
         """Nothing to do: all variables have their initial values."""
 
-    def _create_state(self, observation_spec: Nest) -> None:
-        """Creates all variables but those of networks and optimizer."""
-        config = self._config
-        self._adaptive_kl_beta = None
-        if config.initial_adaptive_kl_beta > 0:
-            self._adaptive_kl_beta = common.create_variable(
-                "adaptive_kl_beta", config.initial_adaptive_kl_beta, dtype=tf.float32
-            )
-        self._reward_normalizer = self._observation_normalizer = None
-        if config.normalize_rewards:
-            self._reward_normalizer = StreamingNormalizer(tf.TensorSpec([], tf.float32), "normalize_reward")
-        self._running_return = None
-        if config.normalize_observations:
-            self._observation_normalizer = make_observation_normalizer(
-                observation_spec, _spec_without_mask(self._actor_net), splitter_of(self._actor_net)
-            )
-        if config.minibatch_size is not None:
-            seed = tf.random.uniform([], maxval=np.iinfo(np.int64).max, dtype=tf.int64)
-            self._shuffle_seed = tf.Variable(seed, trainable=False, name="shuffle_seed")
-        self._report = tf.Variable(
-            np.zeros(REPORT_SIZE, np.float32),
-            trainable=False,
-            name="report",
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    def train_metrics(self) -> dict[str, float]:
+        """What the last call of `train` reported.
+
+        Means over its gradient steps, without skipped ones: `loss`, its terms as in `PPOLossInfo`, `entropy` (nats),
+        `approx_kl` (nats, see `losses.approximate_kl`), `gradient_norm` (before clipping); `explained_variance` of the
+        returns by the value predictions before the update; `learning_rate`, `adaptive_kl_beta`, `mean_kl_divergence`
+        (NaN without adaptive KL penalty) after it; `skipped_steps`, the number of gradient steps that changed nothing
+        because their loss or gradient was not finite, of the `gradient_steps` that were taken.
+        """
+        return report.train_metrics(self._report.numpy().tolist())
+
+    def create_training_variables(self, batch_size: int | None = None) -> None:
+        """Creates the optimiser's slots and, for experience of `batch_size` rows, running returns, as `train` would."""
+        if not self._has_slots and not self._update.is_distributed():
+            optimizers.create_slots(self._optimizer, self._trained_variables())
+            self._has_slots = True
+        is_needed = self._config.normalize_rewards and self._config.normalize_rewards_by == "return"
+        if is_needed and self._running_return is None and batch_size is not None:
+            self._running_return = construction.running_return(batch_size)
+
+    # Training.
+
+    def _train(self, experience: Nest, weights: Tensor | None) -> LossInfo:
+        trajectory = self._checked(experience)
+        self.create_training_variables(trajectory.step_type.shape[0])
+        outcome = self._run_update(trajectory, weights)
+        if tf.executing_eagerly() and self._update.skipped_minibatch:
+            raise self._update.skipped_minibatch.error(outcome.loss_info, outcome.report)
+        # In a graph the answer is a tensor; the summary operations ask it themselves.
+        if not tf.executing_eagerly() or tf.summary.should_record_summaries():
+            report.write_summaries(outcome.report, outcome.train_step)
+            if self._summarize_grads_and_vars:
+                summaries.write_variables(self.train_step_counter, self._trained_variables())
+        return outcome.loss_info
+
+    def _loss(self, experience: Nest, weights: Tensor | None, training: bool = False, **_: Any) -> LossInfo:
+        return self._update.first_loss(self._checked(experience), weights, training)
+
+    def _checked(self, experience: Nest) -> Trajectory:
+        return experience_checks.checked(
+            experience, self._as_trajectory, self.training_data_spec, self._config, self._update.is_recurrent
         )
 
-    def _make_policy(self, time_step_spec: TimeStep, action_spec: Nest, collect: bool) -> PPOPolicy:
-        return PPOPolicy(
-            time_step_spec,
-            action_spec,
-            self._actor_net,
-            self._value_net,
-            observation_normalizer=self._observation_normalizer,
-            clip=False,
-            collect=collect,
-            compute_value_and_advantage_in_train=self._compute_value_and_advantage_in_train,
-            store_policy_state=self._config.store_policy_state,
+    def _preprocess_sequence(self, experience: Trajectory) -> Trajectory:
+        return experience if self._config.compute_value_and_advantage_in_train else self._preprocess(experience)
+
+    def _preprocess(self, experience: Trajectory) -> Trajectory:
+        """Fills returns, advantages and values into the policy info, see `targets.with_targets`."""
+        predicts = self._config.compute_value_and_advantage_in_train
+        return targets.with_targets(
+            experience, self.compute_return_and_advantage, self._objective.predict_values if predicts else None
         )
 
-    def _make_training_data_spec(self, collect_policy: PPOPolicy) -> Trajectory | None:
-        if self._compute_value_and_advantage_in_train:
-            return None
-        spec = collect_policy.trajectory_spec
-        scalar = tensor_spec.TensorSpec([], tf.float32)
-        return spec._replace(policy_info={**spec.policy_info, "return": scalar, "advantage": scalar})
+    # Returns, advantages and running statistics.
 
+    def compute_advantages(self, rewards: Tensor, returns: Tensor, discounts: Tensor, value_preds: Tensor) -> tf.Tensor:
+        """Advantages [B, T], by generalized advantage estimation if `use_gae`, else returns minus values.
 
-def _check_kinds(time_step_spec: Any, optimizer: Any, splitter: Any) -> None:
-    """Raises TypeError for what would fail later and elsewhere."""
-    if not isinstance(time_step_spec, TimeStep):
-        raise TypeError(f"time_step_spec is {type(time_step_spec).__name__}, expected a TimeStep of specs.")
-    if optimizer is not None and not hasattr(optimizer, "apply_gradients"):
-        raise TypeError(f"optimizer is {optimizer!r}, expected one of tf.keras or tf.compat.v1.")
-    if splitter is not None and not callable(splitter):
-        raise TypeError(f"observation_and_action_constraint_splitter is {splitter!r}, expected a callable.")
+        Rewards, returns and discounts (gamma included, 0 at an episode's end) are [B, T], values [B, T + 1].
+        """
+        if self._config.use_gae:
+            return return_ops.generalized_advantages(rewards, discounts, value_preds, self._config.lambda_value)
+        return returns - value_preds[:, :-1]
 
+    def compute_return_and_advantage(
+        self, next_time_steps: TimeStep, value_preds: Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Targets of the value function, and advantages.
 
-def _spec_without_mask(net: network.Network) -> Nest | None:
-    """What a network was built for, without the action mask; None if it does not tell."""
-    wrapped = getattr(net, "network", None)
-    if wrapped is not None:
-        return wrapped.input_tensor_spec
-    spec = net.input_tensor_spec
-    return None if spec is None else action_masks.split(spec, splitter_of(net))[0]
+        Args:
+            next_time_steps: what each action led to [B, T]; a step type LAST with discount 0 is a terminal end, with
+                a positive discount a truncated one.
+            value_preds: float32 [B, T + 1], the value of each observation acted on and of the final one.
 
+        Returns:
+            Returns and advantages, float32 [B, T] each. Rewards are normalised first, if that is on.
+        """
+        targets_, advantages, returns = targets.returns_and_advantages(
+            next_time_steps, value_preds, self._config, self._normalized_rewards, self.compute_advantages
+        )
+        if self._debug_summaries:
+            summaries.write_histograms(self.train_step_counter, returns=returns, advantages=advantages)
+        return targets_, advantages
 
-def _with_masks(
-    net: network.Network, observation_spec: Nest, action_spec: Nest, splitter: Splitter | None
-) -> network.Network:
-    """The network itself if it splits observations that hold an action mask, or if they hold none; else it wrapped."""
-    if splitter is None:
-        wraps = action_masks.has_mask(observation_spec) and not action_masks.has_mask(net.input_tensor_spec)
-    else:
-        wraps = splitter_of(net) is None
-    if not wraps or splitter_of(net) is not None:
-        return net
-    from ppo_agent.networks import MaskedNetwork
+    def _normalized_rewards(self, rewards: Tensor) -> tf.Tensor:
+        normalizer, clipping = self._reward_normalizer, self._config.reward_norm_clipping
+        step, debugs = self.train_step_counter, self._debug_summaries
+        return statistics.normalized_rewards(rewards, normalizer, clipping, step, debug_summaries=debugs)
 
-    return MaskedNetwork(net, action_spec, splitter)
+    def update_observation_normalizer(self, batched_observations: Nest) -> None:
+        """Takes observations (nest of [N, ...] or [B, T, ...]) into the running statistics."""
+        NestCheck("batched_observations", self.time_step_spec.observation).check_shapes(batched_observations, ...)
+        if self._observation_normalizer is not None:
+            self._observation_normalizer.update(batched_observations)
+
+    def update_reward_normalizer(self, batched_rewards: Tensor) -> None:
+        """Takes rewards ([N] or [B, T]) into the running statistics; with `normalize_rewards_by='return'` returns."""
+        if self._reward_normalizer is not None:
+            self._reward_normalizer.update(batched_rewards)
+
+    # The loss.
+
+    @shared_results.remembering()
+    def get_loss(
+        self, time_steps: TimeStep, actions: Nest, act_log_probs: Tensor, returns: Tensor,
+        normalized_advantages: Tensor, action_distribution_parameters: Nest, weights: Tensor, train_step: Tensor,
+        debug_summaries: bool, old_value_predictions: Tensor | None = None, training: bool = False,
+        policy_state: Nest = (),
+    ) -> LossInfo:  # fmt: skip
+        """The loss of a minibatch, with its terms as a `PPOLossInfo`; see the class for the arguments.
+
+        `train_step` is unused, as in TF-Agents: summaries are written at `train_step_counter`. `old_value_predictions`
+        [...] are needed with `value_clipping`. The clip fraction counts steps of non-zero weight.
+        """
+        del train_step
+        current = self._objective.current_distribution(time_steps, training, policy_state)
+        act_log_probs, advantages = tf.stop_gradient(act_log_probs), tf.stop_gradient(normalized_advantages)
+        # Only where there is one, for pipelines that override the method as TF-Agents knows it.
+        state = {"policy_state": policy_state} if policy_state else {}
+        value_estimation_loss = self.value_estimation_loss(
+            time_steps, returns, weights, old_value_predictions, debug_summaries, training, **state
+        )
+        policy_gradient_loss = self.policy_gradient_loss(
+            time_steps, actions, act_log_probs, advantages, current, weights, debug_summaries
+        )
+        l2_regularization_loss = self.l2_regularization_loss(debug_summaries)
+        entropy = self._objective.entropy(current, time_steps)
+        entropy_loss = self.entropy_regularization_loss(time_steps, entropy, weights, debug_summaries)
+        parameters, kl_loss = action_distribution_parameters, tf.constant(0.0)
+        if self._config.uses_kl_penalty:
+            kl_loss = self.kl_penalty_loss(time_steps, parameters, current, weights, debug_summaries)
+        terms = (policy_gradient_loss, value_estimation_loss, l2_regularization_loss, entropy_loss, kl_loss)
+        log_probs = self._objective.log_probs(current, actions, time_steps)
+        clip_fraction = self._objective.clip_fraction(log_probs, act_log_probs, weights)
+        return LossInfo(tf.add_n(terms), PPOLossInfo(*terms, clip_fraction))
+
+    def policy_gradient_loss(
+        self, time_steps: TimeStep, actions: Nest, sample_action_log_probs: Tensor, advantages: Tensor,
+        current_policy_distribution: Nest, weights: Tensor, debug_summaries: bool = False,
+    ) -> tf.Tensor:  # fmt: skip
+        """The clipped surrogate loss, see `losses.surrogate_loss`; leaves the clip fraction in `_clip_fraction`."""
+        log_probs = self._objective.log_probs(current_policy_distribution, actions, time_steps)
+        self._clip_fraction = self._objective.clip_fraction(log_probs, sample_action_log_probs, weights)
+        current = current_policy_distribution
+        return self._objective.policy_gradient_loss(
+            time_steps, actions, sample_action_log_probs, advantages, current, weights, debug_summaries
+        )
+
+    def value_estimation_loss(
+        self, time_steps: TimeStep, returns: Tensor, weights: Tensor, old_value_predictions: Tensor | None = None,
+        debug_summaries: bool = False, training: bool = False, policy_state: Nest = (),
+    ) -> tf.Tensor:  # fmt: skip
+        """Squared error of the value predictions times `value_pred_loss_coef`, see `losses.value_loss`.
+
+        Raises:
+            ValueError: `value_clipping` without `old_value_predictions`.
+        """
+        observations, step_types = time_steps.observation, time_steps.step_type
+        values = self._objective.predict_values(observations, step_types, training, policy_state)
+        return self._objective.value_loss(time_steps, values, returns, weights, old_value_predictions, debug_summaries)
+
+    def entropy_regularization_loss(
+        self, time_steps: TimeStep, entropy: Tensor, weights: Tensor, debug_summaries: bool = False
+    ) -> tf.Tensor:
+        """Negative mean of the entropy [...], in nats, times `entropy_regularization`."""
+        del time_steps
+        return self._objective.entropy_loss(entropy, weights, debug_summaries)
+
+    def l2_regularization_loss(self, debug_summaries: bool = False) -> tf.Tensor:
+        """Weight decay of the kernels, with a coefficient each for the actor's, the value network's and shared ones."""
+        return self._objective.l2_loss(debug_summaries)
+
+    def kl_penalty_loss(
+        self, time_steps: TimeStep, action_distribution_parameters: Nest, current_policy_distribution: Nest,
+        weights: Tensor, debug_summaries: bool = False,
+    ) -> tf.Tensor:  # fmt: skip
+        """Penalty on the KL divergence from the old to the current policy: `kl_cutoff_loss` plus `adaptive_kl_loss`."""
+        divergence = weights * self._kl_divergence(
+            time_steps, action_distribution_parameters, current_policy_distribution
+        )
+        if debug_summaries:
+            summaries.write_histograms(self.train_step_counter, kl_divergence=divergence)
+        cutoff_loss = self.kl_cutoff_loss(divergence, debug_summaries)
+        return cutoff_loss + self.adaptive_kl_loss(divergence, debug_summaries)
+
+    def kl_cutoff_loss(self, kl_divergence: Tensor, debug_summaries: bool = False) -> tf.Tensor:
+        """Squared penalty on a mean KL beyond `kl_cutoff_factor * adaptive_kl_target`; 0 without a factor.
+
+        `kl_divergence` is KL(old || new) times weights, in nats [...]; so it is in the next two methods.
+        """
+        return self._objective.kl_cutoff_loss(kl_divergence, debug_summaries)
+
+    def adaptive_kl_loss(self, kl_divergence: Tensor, debug_summaries: bool = False) -> tf.Tensor:
+        """Mean KL times the adaptive coefficient beta; 0 without adaptive KL penalty."""
+        return self._objective.adaptive_kl_loss(kl_divergence, debug_summaries)
+
+    def update_adaptive_kl_beta(self, kl_divergence: Tensor) -> Tensor:
+        """Adapts beta to how far the policy moved in an update, see `adaptive_kl`; returns the new beta."""
+        return self._objective.update_beta(kl_divergence, self._debug_summaries)
+
+    def _kl_divergence(
+        self, time_steps: TimeStep, action_distribution_parameters: Nest, current_policy_distribution: Nest
+    ) -> tf.Tensor:
+        return self._objective.kl_divergence(time_steps, action_distribution_parameters, current_policy_distribution)
+
+    def _trained_variables(self) -> list[tf.Variable]:
+        """Both networks' trainable variables, each once, in an order that is the same in every process."""
+        variables = {id(v): v for v in (*self._actor_net.trainable_weights, *self._value_net.trainable_weights)}
+        return sorted(variables.values(), key=lambda v: v.name)

@@ -58,6 +58,22 @@ def write_nest_histograms(step: Tensor, name: str, nest: Nest) -> None:
     write_histograms(step, **dict(zip(names, leaves, strict=True)))
 
 
+def write_values(
+    step: Tensor, observations: Nest, values: Tensor, returns: Tensor, error: Tensor, loss: Tensor
+) -> None:
+    """Writes what the value loss is made of."""
+    write_nest_histograms(step, "observations", observations)
+    averages = {"value_pred_avg": tf.reduce_mean(values), "value_actual_avg": tf.reduce_mean(returns)}
+    write_scalars(step, **averages, value_estimation_loss=loss)
+    write_histograms(step, value_preds=values, value_estimation_error=error)
+
+
+def write_rewards(step: Tensor, name: str, rewards: Tensor) -> None:
+    """Writes a histogram and the mean of rewards, normalised or not."""
+    write_histograms(step, **{name: rewards})
+    write_scalars(step, **{f"{name}_mean": tf.reduce_mean(rewards)})
+
+
 def write_surrogate(
     step: Tensor,
     parts: SurrogateMetrics,

@@ -64,16 +64,15 @@ def make_agent(
 def run_eagerly(agent):
     """Lets `train` of this agent run operation by operation; test_compilation.py shows that it computes the same."""
 
-    def call(trajectory, weights, capacity, jit):
-        del capacity, jit
+    def call(trajectory, weights):
         before = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)
         try:
-            return agent._update(trajectory, weights, None, False)
+            return agent._update(trajectory, weights)
         finally:
             tf.config.run_functions_eagerly(before)
 
-    agent._compiler = call
+    agent._run_update = call
     return agent
 
 

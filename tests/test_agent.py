@@ -9,7 +9,7 @@ from tf_agents.policies import greedy_policy
 from tf_agents.trajectories import time_step as ts
 
 import ppo_agent
-from ppo_agent.learner import update
+from ppo_agent.learner import gradients
 
 PLAIN = {"normalize_rewards": False, "normalize_observations": False}
 CLIP = {"importance_ratio_clipping": 0.2, "use_gae": True}
@@ -181,14 +181,14 @@ def test_gradient_norm_is_that_of_the_gradient(rng):
 
 def test_metrics_are_means_over_gradient_steps(rng, monkeypatch):
     agent = helpers.make_agent(**CLIP, minibatch_size=8, num_epochs=2)
-    step, norms = update.gradient_step, []
+    step, norms = gradients.gradient_step, []
 
     def spy(*arguments):
         result, *others = step(*arguments)
         norms.append(float(result.metrics["gradient_norm"]))
         return result, *others
 
-    monkeypatch.setattr(update, "gradient_step", spy)
+    monkeypatch.setattr(gradients, "gradient_step", spy)
     agent.train(helpers.make_experience(agent, rng))
     assert len(norms) == agent.train_step_counter
     np.testing.assert_allclose(agent.train_metrics()["gradient_norm"], np.mean(norms), rtol=1e-5)

@@ -8,12 +8,12 @@ import test_corrections
 import test_objective
 from learner import test_update
 
-from ppo_agent.advantages import PPOAdvantages
-from ppo_agent.learner import batches, update
-from ppo_agent.learning import PPOLearning
+from ppo_agent.agent import PPOAgent
+from ppo_agent.learner import batches, gradients, minibatches
 from ppo_agent.maths import adaptive_kl, distributions, losses, masking
 from ppo_agent.maths import returns as return_ops
-from ppo_agent.objective import PPOObjective
+from ppo_agent.objective import Objective
+from ppo_agent.update_methods import UpdateMethods
 
 
 def maximum_in_the_surrogate(patch):
@@ -40,9 +40,9 @@ def value_clipping_with_minimum(patch):
 
 
 def no_gradient_clipping(patch):
-    original = update.gradient_step
+    original = gradients.gradient_step
     patch.setattr(
-        update, "gradient_step", lambda loss, variables, optimizer, *_: original(loss, variables, optimizer, 0.0)
+        gradients, "gradient_step", lambda loss, variables, optimizer, *_: original(loss, variables, optimizer, 0.0)
     )
 
 
@@ -55,23 +55,23 @@ def advantages_not_normalized(patch):
 
 
 def normalizers_updated_before_training(patch):
-    original, after = PPOLearning._make_batch, PPOAdvantages._update_normalizers
+    original, after = UpdateMethods.fill_targets, UpdateMethods.update_normalizers
 
-    def make_batch(self, trajectory, weights):
+    def fill_targets(self, trajectory):
         after(self, trajectory)
-        return original(self, trajectory, weights)
+        return original(self, trajectory)
 
-    patch.setattr(PPOLearning, "_make_batch", make_batch)
-    patch.setattr(PPOAdvantages, "_update_normalizers", lambda *_: None)
+    patch.setattr(UpdateMethods, "fill_targets", fill_targets)
+    patch.setattr(UpdateMethods, "update_normalizers", lambda *_: None)
 
 
 def reward_normalizer_never_updated(patch):
-    patch.setattr(PPOAdvantages, "update_reward_normalizer", lambda *_: None)
+    patch.setattr(PPOAgent, "update_reward_normalizer", lambda *_: None)
 
 
 def value_predictions_of_zero(patch):
-    original = PPOObjective._predict_values
-    patch.setattr(PPOObjective, "_predict_values", lambda *given, **more: tf.zeros_like(original(*given, **more)))
+    original = Objective.predict_values
+    patch.setattr(Objective, "predict_values", lambda *given, **more: tf.zeros_like(original(*given, **more)))
 
 
 # More of the same kind.
@@ -103,8 +103,8 @@ def last_step_trained_on(patch):
 
 
 def entropy_with_the_wrong_sign(patch):
-    original = PPOObjective.entropy_regularization_loss
-    patch.setattr(PPOObjective, "entropy_regularization_loss", lambda *arguments: -original(*arguments))
+    original = PPOAgent.entropy_regularization_loss
+    patch.setattr(PPOAgent, "entropy_regularization_loss", lambda *arguments: -original(*arguments))
 
 
 def beta_the_wrong_way_round(patch):
@@ -116,7 +116,7 @@ def the_same_order_in_every_epoch(patch):
     def shuffled_rows(rows, num_epochs, seed):
         return tf.tile(tf.random.experimental.stateless_shuffle(rows, seed)[tf.newaxis], [num_epochs, 1])
 
-    patch.setattr(update, "shuffled_rows", shuffled_rows)
+    patch.setattr(minibatches, "shuffled_rows", shuffled_rows)
 
 
 def observed_loss(case):

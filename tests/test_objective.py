@@ -4,6 +4,7 @@ import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_agents.agents.tf_agent import LossInfo
 
 import ppo_agent
 from ppo_agent.learner import batches
@@ -58,8 +59,8 @@ def test_gradient_is_that_of_the_numpy_loss(rng, action):
 
 def frozen_targets(agent, experience):
     """The loss as a function of the networks alone: returns and advantages are computed once."""
-    batch = agent._make_batch(agent._checked(experience), None)
-    return lambda: float(agent._minibatch_loss(batch, False, False).loss_info.loss)
+    batch = agent._update.make_batch(agent._checked(experience), None)
+    return lambda: float(agent._update._methods.evaluate(batch, False).loss_info.loss)
 
 
 def test_value_clipping_needs_old_value_predictions(rng):
@@ -128,7 +129,44 @@ def test_a_get_loss_of_the_pipelines_own_is_trained_on(rng):
     np.testing.assert_allclose(losses[1], 2 * losses[0], rtol=1e-5)
     for x, *variables in zip(start, *(agent._trained_variables() for agent in agents), strict=True):
         np.testing.assert_allclose(variables[1] - x, 2 * (variables[0] - x), rtol=1e-3, atol=1e-6)
-    assert np.isnan(agents[1].train_metrics()["entropy"])
+    plain, own = (agent.train_metrics() for agent in agents)
+    for name in ("entropy", "approx_kl", "clip_fraction", "explained_variance"):
+        np.testing.assert_allclose(own[name], plain[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+class OwnLoss(ppo_agent.PPOAgent):
+    """A loss written from scratch, as pipelines have it: the networks are called through the policy."""
+
+    def get_loss(
+        self, time_steps, actions, act_log_probs, returns, normalized_advantages, parameters, weights, train_step,
+        debug_summaries, old_value_predictions=None, training=False,
+    ):  # fmt: skip
+        current = self._collect_policy._distribution(time_steps, (), training=training).action
+        policy_gradient_loss = self.policy_gradient_loss(
+            time_steps, actions, act_log_probs, normalized_advantages, current, weights, debug_summaries
+        )
+        zero = tf.constant(0.0)
+        extra = ppo_agent.PPOLossInfo(policy_gradient_loss, zero, zero, zero, zero, self._clip_fraction)
+        return LossInfo(policy_gradient_loss, extra)
+
+
+@pytest.mark.parametrize(("eager", "keywords"), [(True, {}), (False, {"minibatch_size": 16})])
+def test_a_get_loss_of_the_pipelines_own_costs_neither_metrics_nor_the_limit(rng, eager, keywords):
+    keywords = {**PLAIN, **OFF, **keywords, "use_gae": True, "num_epochs": 6, "importance_ratio_clipping": 0.2}
+    agents = [
+        helpers.make_agent(cls=OwnLoss, eager=eager, optimizer=tf.keras.optimizers.Adam(0.05), **keywords, target_kl=kl)
+        for kl in (None, 0.02)
+    ]
+    helpers.copy_weights(*agents)
+    experience = helpers.make_experience(agents[0], rng, noise=0.0)
+    for agent in agents:
+        agent.train(experience)
+    unlimited, limited = (agent.train_metrics() for agent in agents)
+    assert 1 <= limited["gradient_steps"] < unlimited["gradient_steps"]
+    assert unlimited["approx_kl"] > 0.02
+    assert limited["clip_fraction"] < unlimited["clip_fraction"]
+    current, _ = agents[0].collect_policy.apply_actor_network(experience.observation, experience.step_type, ())
+    assert abs(unlimited["entropy"] - np.mean(current.entropy())) < 0.5
 
 
 def test_compute_advantages_and_update_adaptive_kl_beta_can_be_overridden(rng):

@@ -56,9 +56,10 @@ def recurrent_agent(env, kind="ours", eager=True, **keywords):
 
 def old_and_new_log_probs(agent, experience):
     """Log-probabilities [N, L] at collection and in training before the first step, and the mask."""
-    batch, _ = agent._deal_out(agent._make_batch(experience, None), capacity=None)
-    current = agent._current_distribution(batch.time_steps, True, batch.first_state)
-    return batch.action_log_probs, agent._log_probs(current, batch.actions, batch.time_steps), batch.mask.numpy()
+    batch, _ = agent._update.deal_out(agent._update.make_batch(experience, None))
+    current = agent._objective.current_distribution(batch.time_steps, True, batch.first_state)
+    log_probs = agent._objective.log_probs(current, batch.actions, batch.time_steps)
+    return batch.action_log_probs, log_probs, batch.mask.numpy()
 
 
 @pytest.mark.parametrize("kind", ["ours", "tf_agents"])
@@ -84,9 +85,11 @@ def test_training_gives_the_distributions_of_collection_back(env, length, kind):
 def test_values_start_from_the_stored_state(env):
     agent = recurrent_agent(env, store_policy_state=True, sequence_length=4, compute_value_and_advantage_in_train=False)
     experience = collect(agent, env)
-    batch = agent._make_batch(agent.preprocess_sequence(experience), None)
-    rows, _ = agent._deal_out(batch, capacity=None)
-    values = agent._predict_values(rows.time_steps.observation, rows.time_steps.step_type, True, rows.first_state)
+    batch = agent._update.make_batch(agent.preprocess_sequence(experience), None)
+    rows, _ = agent._update.deal_out(batch)
+    values = agent._objective.predict_values(
+        rows.time_steps.observation, rows.time_steps.step_type, True, rows.first_state
+    )
     np.testing.assert_allclose(values.numpy()[rows.mask], rows.old_values.numpy()[rows.mask], atol=1e-5)
     in_train = recurrent_agent(env, store_policy_state=True)
     for ours, other in zip(in_train._trained_variables(), agent._trained_variables(), strict=True):
@@ -126,7 +129,7 @@ def test_trains_compiled(env, length, jit):
     for _ in range(2):
         loss = agent.train(collect(agent, env, runs=1)).loss
         assert np.isfinite(loss)
-    assert not agent._compiler._jit_refused
+    assert not agent._run_update._xla_is_refused
     sequences = BATCH if length is None else BATCH * -(-(STEPS + 1) // 8)
     assert agent.train_step_counter.numpy() >= 2 * 3 * (sequences // 2)
     after = state_of(agent)

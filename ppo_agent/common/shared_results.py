@@ -19,7 +19,10 @@ _results: ContextVar[dict[tuple[int, ...], tuple[Any, Any, Nest]] | None] = Cont
 
 @contextlib.contextmanager
 def remembering() -> Iterator[None]:
-    """Inside, `remembered` keeps its results; for one graph, in which no variable is assigned meanwhile."""
+    """Inside, `remembered` keeps its results until the outermost one ends; no variable is assigned meanwhile."""
+    if _results.get() is not None:
+        yield
+        return
     token = _results.set({})
     try:
         yield
@@ -28,7 +31,7 @@ def remembering() -> Iterator[None]:
 
 
 def remembered(owner: Any, inputs: Nest, compute: Callable[[], Any]) -> Any:
-    """Computes something, unless its owner did so with the same tensors since `remembering` began.
+    """Computes something, unless its owner did so with the same tensors in the same graph since `remembering` began.
 
     Args:
         owner: the layer or other object that the result is of; it makes one thing of its inputs.
@@ -41,8 +44,10 @@ def remembered(owner: Any, inputs: Nest, compute: Callable[[], Any]) -> Any:
     results = _results.get()
     if results is None:
         return compute()
-    key = (id(owner), *map(id, tf.nest.flatten(inputs)))
+    # A tensor of a branch or of the body of a loop is unknown outside of it.
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    key = (id(owner), id(graph), *map(id, tf.nest.flatten(inputs)))
     if key not in results:
-        # Owner and inputs are kept too: as long as they live, nothing else has their ids.
-        results[key] = compute(), owner, inputs
+        # Owner, graph and inputs are kept too: as long as they live, nothing else has their ids.
+        results[key] = compute(), (owner, graph), inputs
     return results[key][0]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent.common import compilation_cache
 from ppo_agent.common.types import Tensor
-from ppo_agent.learner.batches import as_weights
+from ppo_agent.config import PPOConfig
+from ppo_agent.learner import batches
+from ppo_agent.learner.update import Update, UpdateOutcome
 
 _logger = logging.getLogger(__name__)
 
@@ -23,59 +27,105 @@ XLA_WORK_LIMIT = 2**24
 _RECURRENT_FACTOR = 4
 # Pixels for each position of a convolution, roughly: the first stride of the usual networks is 4 by 4.
 _PIXELS_PER_POSITION = 16
+# What TensorFlow raises where XLA lacks an operation or cannot tell a shape.
+_COMPILER_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
-class UpdateCompiler:
+class CompiledUpdate:
     """Calls an update as one compiled function, traced once.
 
     The number of time steps is left open while tracing, so that episodes of any length use the same trace. XLA, which
     compiles for every shape, is given rows padded to one of few capacities.
     """
 
-    def __init__(self, update: Callable[..., Any]) -> None:
-        """Takes `update(trajectory, weights, capacity, jit)`."""
-        self._update = update
+    def __init__(self, update: Update, work_per_row: Callable[[], int]) -> None:
+        """Takes the update, and a function that tells how many multiplications the networks take for an observation."""
+        self._update, self._config = update, update.config
+        self._work_per_row = functools.cache(work_per_row)
         self._functions: dict[Any, Any] = {}
         self._compiled: set[Any] = set()
-        self._jit_refused = False
+        self._xla_is_refused = False
 
-    def __call__(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
+    def __call__(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         """Runs the update.
 
         Args:
             trajectory: checked experience [B, T, ...].
             weights: importance weights or None.
-            capacity: number of rows that XLA shall see; None for as many as there are.
-            jit: whether XLA compiles the gradient steps.
 
-        Returns:
-            What the update returns.
+        Raises:
+            ValueError: `target_kl` under a tf.distribute strategy.
         """
+        if self._update.is_distributed():
+            _check_strategy(self._config)
+            return self._update(trajectory, weights)
+        batch_size, length = trajectory.step_type.shape
+        jit = self._wants_xla(length) and not self._xla_is_refused
         if not tf.executing_eagerly():  # The caller's own tf.function: become part of it.
-            return self._update(trajectory, weights, None, jit and not self._jit_refused)
-        if not jit or self._jit_refused:
-            return self._call(trajectory, weights, None, False)
-        try:
-            return self._call(trajectory, weights, capacity, True)
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            if not _is_compiler_error(error):
-                raise
-            self._jit_refused = True
-            _logger.warning("XLA cannot compile this update (%s); it runs without XLA.", str(error).splitlines()[0])
-            return self._call(trajectory, weights, None, False)
+            return self._update(trajectory, weights, None, jit)
+        if not jit:
+            return self._call(trajectory, weights, None, jit=False)
+        return self._call_with_xla(trajectory, weights, self._capacity(batch_size, length))
 
-    def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
-        weights = as_weights(weights, trajectory.step_type)
-        rows = capacity
-        capacity = None if capacity is None else tf.constant(capacity)
-        key = (trajectory.step_type.shape[0], None if weights is None else weights.shape.rank, capacity is None, jit)
+    def _call_with_xla(self, trajectory: Trajectory, weights: Tensor | None, capacity: int) -> UpdateOutcome:
+        """Runs the update with XLA, and without where XLA cannot or where a gradient step has to be skipped."""
+        is_first = (self._key(trajectory, weights, capacity, True), capacity) not in self._compiled
+        try:
+            outcome = self._call(trajectory, weights, capacity, jit=True)
+        except _COMPILER_ERRORS as error:
+            if not is_first:
+                raise
+            # XLA compiles in the first call. What it reports there cannot be told from an error of the update itself,
+            # which occurs again in a plain graph.
+            outcome = self._call(trajectory, weights, None, jit=False)
+            self._xla_is_refused = True
+            _logger.warning("XLA cannot compile this update (%s); it runs without XLA.", str(error).splitlines()[0])
+            return outcome
+        if outcome.is_undone:
+            return self._call(trajectory, weights, None, jit=False)
+        return outcome
+
+    def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> UpdateOutcome:
+        weights = batches.as_weights(weights, trajectory.step_type)
+        key = self._key(trajectory, weights, capacity, jit)
+        arguments = (trajectory, weights, None if capacity is None else tf.constant(capacity))
         if key not in self._functions:
             function = tf.function(lambda *arguments: self._update(*arguments, jit), autograph=False)
-            self._functions[key] = function.get_concrete_function(*_open_time((trajectory, weights, capacity)))
-        if jit and (*key, rows) not in self._compiled:
-            self._compiled.add((*key, rows))
-            return compilation_cache.call(self._functions[key], trajectory, weights, capacity)
-        return self._functions[key](trajectory, weights, capacity)
+            self._functions[key] = function.get_concrete_function(*_open_time(arguments))
+        if jit and (key, capacity) not in self._compiled:
+            outcome = compilation_cache.call(self._functions[key], *arguments)
+            self._compiled.add((key, capacity))
+            return outcome
+        return self._functions[key](*arguments)
+
+    def _key(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
+        rank = None if weights is None else np.ndim(weights)
+        return trajectory.step_type.shape[0], rank, capacity is None, jit
+
+    def _wants_xla(self, length: int | None) -> bool:
+        size, is_recurrent = self._config.minibatch_size, self._update.is_recurrent
+        if self._config.jit_compile is not None:
+            return bool(self._config.jit_compile)
+        if self._update.needs_plain_graph or size is None:
+            return False
+        rows = size * (self._config.sequence_length or length or 1) if is_recurrent else size
+        return xla_is_faster(rows, self._work_per_row(), is_recurrent)
+
+    def _capacity(self, batch_size: int, length: int) -> int:
+        """To how many rows, or steps of a row, XLA sees the experience padded."""
+        if not self._update.is_recurrent:
+            return padded_capacity(batch_size * length)
+        if self._config.sequence_length is None:
+            return padded_capacity(length, 32, 2)
+        return padded_capacity(batch_size * -(-length // self._config.sequence_length), 32)
+
+
+def _check_strategy(config: PPOConfig) -> None:
+    if config.target_kl > 0:
+        raise ValueError(
+            f"target_kl is {config.target_kl}, expected None under a tf.distribute strategy: all replicas must make "
+            "equally many gradient steps."
+        )
 
 
 def padded_capacity(size: int, smallest: int = 4096, factor: int = 4) -> int:
@@ -123,7 +173,3 @@ def _open_time(arguments: Any) -> Any:
         return tf.TensorSpec([*shape[:1], None, *shape[2:]] if len(shape) > 1 else shape, tensor.dtype)
 
     return tf.nest.map_structure(spec, arguments)
-
-
-def _is_compiler_error(error: tf.errors.OpError) -> bool:
-    return any(word in str(error) for word in ("XLA", "xla", "compil", "Compil"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,45 @@ from tf_agents.utils import nest_utils
 
 from ppo_agent.common.nest_checks import fits
 from ppo_agent.common.types import Nest
+from ppo_agent.config import PPOConfig
+
+
+def checked(
+    experience: Any,
+    as_trajectory: Callable[[Any], Trajectory],
+    spec: Trajectory,
+    config: PPOConfig,
+    is_recurrent: bool,
+) -> Trajectory:
+    """Returns what is trained on as a trajectory of tensors [B, T, ...], if it can be trained on.
+
+    Args:
+        experience: a Trajectory or a Transition of tensors or arrays.
+        as_trajectory: makes a Trajectory of a Transition.
+        spec: the agent's `training_data_spec`.
+        config: its hyper-parameters.
+        is_recurrent: whether a minibatch is made of sequences, otherwise of single steps.
+
+    Raises:
+        TypeError: it is neither a Trajectory nor a Transition.
+        ValueError: it does not fit the spec, is too short, or smaller than a minibatch.
+    """
+    check_kind(experience)
+    trajectory = as_tensors(experience if isinstance(experience, Trajectory) else as_trajectory(experience), spec)
+    batch_size, length = trajectory.step_type.shape
+    if config.compute_value_and_advantage_in_train:
+        check_length(trajectory)
+        length = length and length - 1
+    steps = config.sequence_length if is_recurrent else 1
+    num_rows = batch_size and (batch_size if steps is None else length and batch_size * -(-length // steps))
+    check_minibatch_size(config.minibatch_size, num_rows, "sequences" if is_recurrent else "steps")
+    return trajectory
 
 
 def check_kind(experience: Any) -> None:
     """Raises TypeError unless the experience is a Trajectory or a Transition."""
     if not isinstance(experience, Trajectory | Transition):
-        raise TypeError(f"experience must be a Trajectory or a Transition, but is {type(experience).__name__}.")
+        raise TypeError(f"experience is {type(experience).__name__}, expected a Trajectory or a Transition.")
 
 
 def as_tensors(trajectory: Trajectory, spec: Trajectory) -> Trajectory:

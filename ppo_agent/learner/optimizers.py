@@ -41,8 +41,8 @@ def variables(optimizer: Optimizer) -> list[tf.Variable]:
     return list(found() if callable(found) else found)
 
 
-def learning_rate(optimizer: Optimizer) -> tf.Tensor:
-    """The learning rate in force, NaN where an optimiser does not tell.
+def learning_rate(optimizer: Optimizer) -> tf.Tensor | None:
+    """The learning rate in force, None where an optimiser does not tell.
 
     Args:
         optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
@@ -57,4 +57,4 @@ def learning_rate(optimizer: Optimizer) -> tf.Tensor:
         if isinstance(rate, tf.keras.optimizers.schedules.LearningRateSchedule):
             rate = rate(optimizer.iterations)
         return tf.cast(rate() if callable(rate) else rate, tf.float32)
-    return tf.constant(float("nan"))
+    return None

@@ -1,280 +1,269 @@
-"""The update of the parameters: one gradient step, and the loop over epochs and minibatches.
-
-Everything here runs inside one compiled function. Shapes inside the loop do not depend on the data: a minibatch has a
-fixed number of rows, of which the last may be filled up with rows that do not count.
-"""
+"""The update of the parameters by an experience: targets, batch, gradient steps, report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import contextlib
+import functools
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
+from tf_agents.trajectories import Trajectory
 
+from ppo_agent import summaries
 from ppo_agent.common.types import Tensor
+from ppo_agent.config import PPOConfig
+from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report
 from ppo_agent.learner.batches import TrainingBatch
+from ppo_agent.learner.epochs import EpochsResult
+from ppo_agent.learner.guards import Guard
+from ppo_agent.learner.minibatches import Minibatches
+from ppo_agent.learner.nonfinite import SkippedMinibatch
+from ppo_agent.maths import masking
+from ppo_agent.maths import returns as return_ops
+from ppo_agent.maths.distributions import ParameterCodec
 
-Metrics = dict[str, tf.Tensor]
+# Of `target_kl`, as in OpenAI's Spinning Up.
+_KL_LIMIT = 1.5
 
-_ROWS_PER_SPARE_ROW = 32
 
-
-class StepResult(NamedTuple):
-    """What one gradient step reports, from before it changed the parameters.
+class UpdateOutcome(NamedTuple):
+    """What an update returns. Eager tensors are read in a fraction of the time that variables take.
 
     Attributes:
-        loss_info: losses of the minibatch.
-        metrics: further scalars by name.
+        loss_info: of the last gradient step that was not skipped, before it.
+        report: float32 [len(report.ENTRIES)].
+        train_step: the train step after the update, an int64 scalar.
+        is_undone: bool scalar; True if a step was not sound and everything was put back, see `guards.Guard.UNDO`.
     """
 
     loss_info: LossInfo
-    metrics: Metrics
+    report: tf.Tensor
+    train_step: tf.Tensor
+    is_undone: tf.Tensor
 
 
-class Minibatches(NamedTuple):
-    """How the rows of a batch are dealt out.
+class UpdateMethods(Protocol):
+    """What an update calls: it is handed in, so that the methods of an agent's subclass are used."""
+
+    def fill_targets(self, trajectory: Trajectory) -> Trajectory:
+        """From raw experience [B, T, ...] to one with returns, advantages and values in its policy info."""
+
+    def evaluate(self, minibatch: TrainingBatch, training: bool) -> report.StepResult:
+        """The loss and the metrics of a minibatch."""
+
+    def adapt_beta(self, batch: TrainingBatch) -> Tensor | None:
+        """Adapts the KL penalty's coefficient after all steps; returns the mean KL, None without such a penalty."""
+
+    def update_normalizers(self, trajectory: Trajectory) -> None:
+        """Takes an experience into the running statistics."""
+
+    def trained_variables(self) -> list[tf.Variable]:
+        """Both networks' trainable variables."""
+
+
+class UpdateVariables(NamedTuple):
+    """What an update changes besides the networks and the optimiser.
 
     Attributes:
-        size: rows per minibatch at most; None takes the whole batch as it is.
-        order: int32 [num_epochs, at least number of rows + size]: for every epoch the rows in the order of use; entries
-            from `num_rows` on are never used.
-        num_rows: int32 scalar, number of rows to use in an epoch.
-        count: number of minibatches per epoch, an int32 scalar.
+        report: float32 [len(report.ENTRIES)], of the last update.
+        train_step: grows by one per gradient step.
+        shuffle_seed: int64 scalar; None without minibatches.
+        adaptive_kl_beta: None without adaptive KL penalty.
     """
 
-    size: int | None
-    order: Tensor
-    num_rows: Tensor
-    count: Tensor
+    report: tf.Variable
+    train_step: tf.Variable
+    shuffle_seed: tf.Variable | None
+    adaptive_kl_beta: tf.Variable | None
+
+
+class Update:
+    """Updates an agent by an experience, all of it in one function that can be compiled."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        codec: ParameterCodec,
+        optimizer: Any,
+        variables: UpdateVariables,
+        methods: UpdateMethods,
+        *,
+        is_recurrent: bool,
+        writes_debug_summaries: bool = False,
+        writes_gradients: bool = False,
+    ) -> None:
+        """Takes what the update needs.
+
+        Args:
+            config: hyper-parameters.
+            codec: rebuilds the distributions that actions were drawn from.
+            optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
+            variables: what is changed.
+            methods: what is called.
+            is_recurrent: whether rows of a batch are sequences.
+            writes_debug_summaries: whether there are debug summaries.
+            writes_gradients: whether gradients and variables are among them.
+        """
+        self.config, self.is_recurrent = config, is_recurrent
+        self._codec, self._optimizer, self._variables, self._methods = codec, optimizer, variables, methods
+        self._debugs, self._writes_gradients = writes_debug_summaries, writes_gradients
+        self.skipped_minibatch = SkippedMinibatch()
+
+    def __call__(
+        self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None = None, jit: bool = False
+    ) -> UpdateOutcome:
+        """Updates the agent.
+
+        Args:
+            trajectory: checked experience [B, T, ...].
+            weights: importance weights or None, see `batches.broadcast_weights`.
+            capacity: number of rows that XLA shall see; None for as many as there are.
+            jit: whether XLA compiles the gradient steps.
+        """
+        guard = self._guard(jit, capacity)
+        rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity)
+
+        def take_steps(rows: TrainingBatch, *tensors: tf.Tensor) -> tuple[EpochsResult, UpdateOutcome]:
+            return self._take_steps(rows, Minibatches(plan.size, *tensors), guard)
+
+        if guard is not Guard.AGREE:
+            take_steps = tf.function(take_steps, jit_compile=jit, autograph=False)
+        result, outcome = take_steps(rows, *plan[1:])
+        most_skipped = self.config.max_skipped_steps
+        if guard is Guard.SKIP and most_skipped:
+            self.skipped_minibatch.put_if(
+                result.skipped_in_a_row >= most_skipped,
+                lambda: minibatches.select_minibatch(rows, plan, result.taken - 1),
+            )
+        self._update_normalizers(trajectory, outcome.is_undone if guard is Guard.UNDO else None)
+        return outcome
+
+    def first_loss(self, trajectory: Trajectory, weights: Tensor | None, training: bool) -> LossInfo:
+        """The loss of the first gradient step that an update would take; changes nothing."""
+        rows, plan = self.deal_out(self.make_batch(trajectory, weights))
+        return self._methods.evaluate(minibatches.select_minibatch(rows, plan, tf.constant(0)), training).loss_info
+
+    def make_batch(self, trajectory: Trajectory, weights: Tensor | None) -> TrainingBatch:
+        """A batch [B, T, ...] of an experience, with targets."""
+        if self.config.compute_value_and_advantage_in_train:
+            mask = batches.bootstrap_free_mask(trajectory)
+            trajectory = self._methods.fill_targets(trajectory)
+        else:
+            mask = batches.precomputed_mask(trajectory)
+        batch = batches.make_batch(trajectory, mask, weights, self._codec)
+        if self._debugs:
+            step, normalized = self._variables.train_step, masking.normalize_advantages(batch.advantages, mask)
+            summaries.write_nest_histograms(step, "actions", trajectory.action)
+            summaries.write_histograms(step, advantages_normalized=normalized)
+        return batch
+
+    def deal_out(self, batch: TrainingBatch, capacity: Tensor | None = None) -> tuple[TrainingBatch, Minibatches]:
+        """The rows of a batch, and a plan of gradient steps from them; see `minibatches.deal_out`."""
+        seed = self._variables.shuffle_seed
+        if seed is not None:
+            seed = tf.stack([seed, tf.cast(self._variables.train_step, tf.int64)])
+        # Replicas synchronise in every step: they must take equally many, whatever their data.
+        fixed = self.is_distributed()
+        return minibatches.deal_out(
+            batch, self.config, seed, is_recurrent=self.is_recurrent, capacity=capacity, has_fixed_count=fixed
+        )
+
+    def is_distributed(self) -> bool:
+        """Whether gradient steps synchronise replicas, which TensorFlow does not allow inside a loop."""
+        return self._is_mirrored or tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+    # Going through the layers of both networks takes longer than a small gradient step, so it is done once.
+    @functools.cached_property
+    def _is_mirrored(self) -> bool:
+        return any(isinstance(v, tf.distribute.DistributedValues) for v in self._methods.trained_variables())
 
     @property
-    def num_steps(self) -> Tensor:
-        """Number of gradient steps over all epochs."""
-        return self.order.shape[0] * self.count
+    def needs_plain_graph(self) -> bool:
+        """Whether there are operations that XLA does not have."""
+        return self.config.check_numerics or self._debugs or self._writes_gradients
 
+    def _guard(self, jit: bool, capacity: Tensor | None) -> Guard:
+        if self.is_distributed():
+            return Guard.AGREE
+        return Guard.UNDO if jit and capacity is not None else Guard.SKIP
 
-def whole_batch(num_epochs: int) -> Minibatches:
-    """The plan of one gradient step per epoch from all rows as they are."""
-    return Minibatches(None, tf.zeros([num_epochs, 0], tf.int32), tf.constant(0), tf.constant(1))
+    def _take_steps(self, rows: TrainingBatch, plan: Minibatches, guard: Guard) -> tuple[EpochsResult, UpdateOutcome]:
+        """All gradient steps, the KL penalty's coefficient after them, and the report."""
+        undo = guards.Undo(self._changed_variables() if guard is Guard.UNDO else [])
+        result = self._run_epochs(rows, plan, guard)
+        values = self._report_on(rows, result)
+        self._variables.report.assign(values)
+        is_undone = result.skipped > 0 if guard is Guard.UNDO else tf.constant(False)
+        undo.where(is_undone)
+        train_step = tf.cast(self._variables.train_step, tf.int64)
+        return result, UpdateOutcome(report.loss_info(result.last), values, train_step, is_undone)
 
+    def _changed_variables(self) -> list[tf.Variable]:
+        own = [variable for variable in self._variables if variable is not None]
+        return [*self._methods.trained_variables(), *optimizers.variables(self._optimizer), *own]
 
-def shuffled_rows(rows: Tensor, num_epochs: int, seed: Tensor) -> tf.Tensor:
-    """Puts rows into a new random order for every epoch.
+    def _run_epochs(self, rows: TrainingBatch, plan: Minibatches, guard: Guard) -> EpochsResult:
+        def step(index: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._step(rows, plan, index, guard)
 
-    Args:
-        rows: int32 row numbers [n].
-        num_epochs: number of orders.
-        seed: int [2]; equal seeds give equal orders.
+        num_scalars, before = len(report.STEP_METRICS), report.entry(self._variables.report, "skipped_in_a_row")
+        if guard is Guard.AGREE:
+            return epochs.run_unrolled(step, self._num_steps(plan), num_scalars, before)
+        before, most = (0.0, 1) if guard is Guard.UNDO else (before, self.config.max_skipped_steps)
+        return epochs.run_epochs(step, plan.num_steps, num_scalars, self._continues, before, most)
 
-    Returns:
-        int32 [num_epochs, n].
-    """
-    keys = tf.random.stateless_uniform([num_epochs, tf.size(rows)], seed)
-    return tf.gather(rows, tf.argsort(keys, axis=1))
+    def _num_steps(self, plan: Minibatches) -> int:
+        count = tf.get_static_value(plan.count)
+        if count is None:
+            raise ValueError(
+                "experience has an unknown number of steps, expected a known one under a tf.distribute strategy."
+            )
+        return int(plan.order.shape[0] * count)
 
+    def _continues(self, step_report: tf.Tensor) -> tf.Tensor:
+        """Whether the policy was still near the one that collected, before the step with this report."""
+        limit = _KL_LIMIT * self.config.target_kl
+        return tf.constant(True) if limit == 0 else ~(report.entry(step_report, "approx_kl") > limit)
 
-def make_minibatches(
-    row_mask: Tensor, size: int, num_epochs: int, seed: Tensor, count: int | None = None
-) -> Minibatches:
-    """Deals the valid rows out over as few minibatches as possible, all within one row of the same size.
+    def _step(self, rows: TrainingBatch, plan: Minibatches, index: Tensor, guard: Guard) -> tuple[tf.Tensor, tf.Tensor]:
+        """Takes one gradient step; returns its report and whether it was sound."""
+        minibatch = minibatches.select_minibatch(rows, plan, index)
+        with self._recording(index // plan.count):
+            result, gradients_and_variables, is_sound = gradients.gradient_step(
+                lambda: self._methods.evaluate(minibatch, True),
+                self._methods.trained_variables(),
+                self._optimizer,
+                self.config.gradient_clipping,
+                guard,
+            )
+            if self._debugs and self._writes_gradients:
+                summaries.write_gradients_and_variables(self._variables.train_step, gradients_and_variables)
+        self._variables.train_step.assign_add(1)
+        return report.of_step(result), is_sound
 
-    Args:
-        row_mask: bool [B], True for rows to use.
-        size: rows per minibatch; up to 1/32 more where the rows would not suffice for another minibatch otherwise.
-        num_epochs: passes over the rows.
-        seed: see `shuffled_rows`.
-        count: number of minibatches, if it must not depend on the data; enough for all rows.
+    def _recording(self, epoch: Tensor) -> contextlib.AbstractContextManager[None]:
+        """As in TF-Agents, only the first and the last epoch are summarised."""
+        if not self.needs_plain_graph:
+            return contextlib.nullcontext()
+        return summaries.recording((epoch == 0) | (epoch == self.config.num_epochs - 1))
 
-    Returns:
-        The plan.
-    """
-    rows = tf.cast(tf.where(row_mask)[:, 0], tf.int32)
-    num_rows = tf.size(rows)
-    # A rollout of several environments overshoots its number of steps by a few: not worth a gradient step of their own.
-    slack = size // _ROWS_PER_SPARE_ROW
-    unused = tf.size(row_mask) - num_rows + size + slack
-    order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused]])
-    needed = tf.maximum((num_rows - slack + size - 1) // size, 1)
-    return Minibatches(size + slack, order, num_rows, needed if count is None else tf.constant(count))
-
-
-def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tensor) -> TrainingBatch:
-    """Gathers the rows of one gradient step.
-
-    Args:
-        batch: all rows [B, T, ...].
-        minibatches: the plan.
-        index: number of the gradient step, counted over all epochs.
-
-    Returns:
-        The minibatch [size, T, ...]; its mask is False in rows that only fill it up.
-    """
-    if minibatches.size is None:
-        return batch
-    epoch, number = index // minibatches.count, index % minibatches.count
-    share, remainder = minibatches.num_rows // minibatches.count, minibatches.num_rows % minibatches.count
-    start = number * share + tf.minimum(number, remainder)
-    used = tf.range(minibatches.size) < share + tf.cast(number < remainder, tf.int32)
-    # Not tf.slice: XLA takes its bounds for constants and compiles anew for every number of rows.
-    rows = tf.gather(tf.gather(minibatches.order, epoch), start + tf.range(minibatches.size))
-    minibatch = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
-    return minibatch._replace(mask=minibatch.mask & used[:, tf.newaxis])
-
-
-class EpochsResult(NamedTuple):
-    """What the gradient steps of a call reported.
-
-    Attributes:
-        last: report of the last step that was not skipped, float32 [num_scalars]; NaN if all were.
-        means: means over the steps that were not skipped.
-        taken: number of steps, skipped ones included.
-        skipped: number of steps that were skipped because their loss or gradient was not finite.
-        skipped_in_a_row: how many of them were the last ones, those of earlier calls included.
-    """
-
-    last: tf.Tensor
-    means: tf.Tensor
-    taken: Tensor
-    skipped: Tensor
-    skipped_in_a_row: Tensor
-
-
-def gradient_step(
-    loss: Callable[[], StepResult],
-    variables: Sequence[tf.Variable],
-    optimizer: Any,
-    gradient_clipping: float,
-    guard: str = "skip",
-) -> tuple[StepResult, list[tuple[Tensor, tf.Variable]], tf.Tensor]:
-    """Moves the variables against the gradient of the loss if both are finite.
-
-    Args:
-        loss: evaluates the loss on a minibatch.
-        variables: what to move.
-        optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
-        gradient_clipping: bound of the gradients' global norm; 0 for none.
-        guard: what becomes of a gradient that is not finite. 'skip': nothing changes. 'agree': where one replica of a
-            tf.distribute strategy has none that is finite, all of them apply one of zeros, because they must not part;
-            what is left is the optimiser's own momentum. 'none': it is applied, for callers that undo that.
-
-    Returns:
-        What `loss` returned, with `gradient_norm` (before clipping) among the metrics; the gradients; and whether all
-        was finite, a bool scalar.
-    """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(variables)
-        result = loss()
-    gradients = tape.gradient(result.loss_info.loss, variables)
-    norm = tf.linalg.global_norm(gradients)
-    if gradient_clipping > 0:
-        gradients, _ = tf.clip_by_global_norm(gradients, gradient_clipping, use_norm=norm)
-    # The norm is finite only if all of them are.
-    is_sound = tf.math.is_finite(result.loss_info.loss) & tf.math.is_finite(norm)
-    if guard == "agree":
-        is_sound, gradients = _agreed(is_sound, gradients)
-    gradients_and_variables = list(zip(gradients, variables, strict=True))
-    if guard == "skip":
-        _apply_if(is_sound, optimizer, gradients_and_variables)
-    else:
-        optimizer.apply_gradients(gradients_and_variables)
-    metrics = result.metrics | {"gradient_norm": norm}
-    return StepResult(result.loss_info, metrics), gradients_and_variables, is_sound
-
-
-def _apply_if(is_sound: tf.Tensor, optimizer: Any, gradients_and_variables: Sequence[tuple[Tensor, Any]]) -> None:
-    def apply() -> tf.Tensor:
-        optimizer.apply_gradients(gradients_and_variables)
-        return tf.constant(0)
-
-    tf.cond(is_sound, apply, lambda: tf.constant(0))
-
-
-def _agreed(is_sound: tf.Tensor, gradients: Sequence[Tensor]) -> tuple[tf.Tensor, list[Tensor]]:
-    """Whether the gradients of all replicas are sound, and the gradients, zeros if they are not."""
-    context = tf.distribute.get_replica_context()
-    is_sound = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~is_sound, tf.int32)) == 0
-    return is_sound, [None if g is None else tf.where(is_sound, g, tf.zeros_like(g)) for g in gradients]
-
-
-def run_epochs(
-    step: Callable[[Tensor], tuple[tf.Tensor, tf.Tensor]],
-    num_steps: Tensor,
-    num_scalars: int,
-    goes_on: Callable[[tf.Tensor], tf.Tensor] = lambda _: tf.constant(True),
-    skipped_before: Tensor = 0,
-    most_skipped: int = 0,
-) -> EpochsResult:
-    """Takes gradient steps in a loop whose size in the graph does not depend on their number.
-
-    Args:
-        step: takes the gradient step with the given number and returns what it reports, float32 [num_scalars], and
-            whether it changed anything: a step that did not is one that was skipped.
-        num_steps: how many at most, an int32 scalar of at least 1.
-        num_scalars: how many scalars a step reports.
-        goes_on: tells from the report of a step (zeros before the first one) whether another one follows.
-        skipped_before: how many steps in a row were skipped before.
-        most_skipped: no further step follows so many skipped ones in a row; 0 for any number.
-
-    Returns:
-        What the steps reported.
-    """
-
-    def body(index: tf.Tensor, last: tf.Tensor, total: tf.Tensor, skipped: tf.Tensor, in_a_row: tf.Tensor) -> tuple:
-        report, is_sound = step(index)
-        return (
-            index + 1,
-            tf.where(is_sound, report, last),
-            total + tf.where(is_sound, report, tf.zeros_like(report)),
-            skipped + tf.cast(~is_sound, tf.int32),
-            tf.where(is_sound, 0, in_a_row + 1),
+    def _report_on(self, rows: TrainingBatch, result: EpochsResult) -> tf.Tensor:
+        mean_kl = self._methods.adapt_beta(rows)
+        return report.of_train(
+            result.means,
+            explained_variance=return_ops.explained_variance(rows.returns, rows.old_values, rows.mask),
+            learning_rate=optimizers.learning_rate(self._optimizer),
+            adaptive_kl_beta=self._variables.adaptive_kl_beta,
+            mean_kl_divergence=mean_kl,
+            skipped_steps=result.skipped,
+            skipped_in_a_row=result.skipped_in_a_row,
+            gradient_steps=result.taken,
         )
 
-    def more(index: tf.Tensor, last: tf.Tensor, _: tf.Tensor, skipped: tf.Tensor, in_a_row: tf.Tensor) -> tf.Tensor:
-        del skipped
-        follows = (index < num_steps) & goes_on(last)
-        return follows & (in_a_row < most_skipped) if most_skipped else follows
-
-    nothing, zero = tf.zeros([num_scalars]), tf.constant(0)
-    # A call that comes after the limit was reached has its chance.
-    before = tf.cast(skipped_before, tf.int32)
-    before = tf.minimum(before, most_skipped - 1) if most_skipped else before
-    taken, last, total, skipped, in_a_row = tf.while_loop(more, body, [zero, nothing, nothing, zero, before])
-    last = tf.where(skipped < taken, last, float("nan"))
-    return EpochsResult(last, total / tf.cast(taken - skipped, tf.float32), taken, skipped, in_a_row)
-
-
-def put_back(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor], condition: tf.Tensor) -> None:
-    """Gives the variables the values that they had, where the condition holds."""
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(tf.where(condition, value, variable))
-
-
-def run_unrolled(
-    step: Callable[[Tensor], tuple[tf.Tensor, tf.Tensor]], minibatches: Minibatches, skipped_before: Tensor = 0
-) -> EpochsResult:
-    """`run_epochs` without a loop in the graph, for replicas that synchronise in every step; it takes all steps.
-
-    Args:
-        step: see `run_epochs`.
-        minibatches: the plan; the number of its rows must be known while tracing.
-        skipped_before: how many steps in a row were skipped before.
-
-    Returns:
-        What the steps reported.
-    """
-    count = tf.get_static_value(minibatches.count)
-    if count is None:
-        raise ValueError(
-            "experience has an unknown number of steps, expected a known one under a tf.distribute strategy."
-        )
-    reports, sound = zip(*(step(tf.constant(i)) for i in range(minibatches.order.shape[0] * count)), strict=True)
-    in_a_row = tf.cast(skipped_before, tf.int32)
-    last, total = tf.fill(reports[0].shape, float("nan")), tf.zeros_like(reports[0])
-    for report, is_sound in zip(reports, sound, strict=True):
-        in_a_row = tf.where(is_sound, 0, in_a_row + 1)
-        last = tf.where(is_sound, report, last)
-        total += tf.where(is_sound, report, tf.zeros_like(report))
-    skipped = tf.add_n([tf.cast(~is_sound, tf.int32) for is_sound in sound])
-    taken = tf.constant(len(reports))
-    return EpochsResult(last, total / tf.cast(taken - skipped, tf.float32), taken, skipped, in_a_row)
+    def _update_normalizers(self, trajectory: Trajectory, is_undone: Tensor | None) -> None:
+        """Takes the experience into the running statistics, unless the update is to be made again."""
+        if is_undone is None:
+            self._methods.update_normalizers(trajectory)
+        else:
+            guards.apply(Guard.SKIP, ~is_undone, lambda: self._methods.update_normalizers(trajectory))

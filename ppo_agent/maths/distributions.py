@@ -97,6 +97,11 @@ class ParameterCodec:
             tf.nest.map_structure(_check_emits_distribution, self._spec)
 
     @property
+    def spec(self) -> Nest:
+        """What describes the distributions, nest like the action's."""
+        return self._spec
+
+    @property
     def parameters_spec(self) -> Nest:
         """Nest like the action's, of dicts from parameter name to TensorSpec."""
         if self._legacy:

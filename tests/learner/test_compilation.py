@@ -9,9 +9,10 @@ import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.utils import common
 
-from ppo_agent.learner import compilation
-from ppo_agent.learner.compilation import UpdateCompiler
-from ppo_agent.learning import REPORT_SIZE, PPOLearning, Updated
+from ppo_agent.config import PPOConfig
+from ppo_agent.learner import compilation, report
+from ppo_agent.learner.compilation import CompiledUpdate
+from ppo_agent.learner.update import Update, UpdateOutcome
 
 CLIP = {"importance_ratio_clipping": 0.2, "use_gae": True, "gradient_clipping": 0.5, "entropy_regularization": 0.01}
 
@@ -60,9 +61,7 @@ def test_eager_graph_and_xla_agree(same_experiences, minibatch_size, jit_compile
 def test_recurrent_eager_and_xla_agree(same_experiences):
     keywords = {**CLIP, "kind": "rnn", "minibatch_size": 3, "num_epochs": 2}
     ways = [{"eager": True}, {"eager": False, "jit_compile": True}]
-    with mock.patch.object(
-        PPOLearning, "_make_batch", autospec=True, side_effect=PPOLearning._make_batch
-    ) as make_batch:
+    with mock.patch.object(Update, "make_batch", autospec=True, side_effect=Update.make_batch) as make_batch:
         assert_same_results(train_all([keywords | way for way in ways], same_experiences))
     assert make_batch.call_count == 2 + 1  # Two lengths run eagerly, and one trace for both.
 
@@ -94,8 +93,11 @@ class CountingUpdate:
     """Stands in for an agent's update and counts how often it is traced."""
 
     def __init__(self, agent):
-        self.count, self._update = 0, agent._compiler._update
-        agent._compiler._update = self
+        self.count, self._update = 0, agent._update
+        agent._run_update._update = self
+
+    def __getattr__(self, name):
+        return getattr(self._update, name)
 
     def __call__(self, *arguments):
         self.count += 1
@@ -128,7 +130,7 @@ def test_a_trace_for_each_kind_of_weights_and_no_more(rng):
     assert traces.count == 2
 
 
-UNUSED = Updated(LossInfo(0.0, ()), tf.zeros([REPORT_SIZE]), tf.constant(0, tf.int64))
+UNUSED = UpdateOutcome(LossInfo(0.0, ()), tf.zeros([len(report.ENTRIES)]), tf.constant(0, tf.int64), tf.constant(False))
 
 
 @pytest.mark.parametrize(
@@ -144,9 +146,9 @@ UNUSED = Updated(LossInfo(0.0, ()), tf.zeros([REPORT_SIZE]), tf.constant(0, tf.i
     ],
 )
 def test_who_chooses_xla(rng, keywords, expected):
-    agent = helpers.make_agent(**CLIP, **keywords)
+    agent = helpers.make_agent(**CLIP, **keywords, eager=False)
     seen = []
-    agent._compiler = lambda *arguments: seen.append(arguments[-1]) or UNUSED
+    agent._run_update._call = lambda *_, jit: seen.append(jit) or UNUSED
     agent.train(helpers.make_experience(agent, rng))
     assert seen == [expected]
 
@@ -183,31 +185,39 @@ def test_padded_capacity_holds_the_rows_and_takes_few_values(size):
 # What the compiler itself does, with a stand-in for the update.
 
 
-def small_trajectory(rng):
-    agent = helpers.make_agent()
-    return helpers.make_experience(agent, rng)
+class Stub:
+    """An update of which XLA, or XLA and the graph, fail in the operation that `message` describes."""
 
+    def __init__(self, message, fails_in_graph=False):
+        self.config, self.is_recurrent, self.needs_plain_graph = PPOConfig(jit_compile=True), False, False
+        self._message, self._fails_in_graph = message, fails_in_graph
 
-def refuse(message):
-    def update(trajectory, weights, capacity, jit):
-        if not jit:
-            return LossInfo(tf.reduce_sum(trajectory.reward), ())
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return LossInfo(tf.identity(0.0), ())
+    def is_distributed(self):
+        return False
 
-    return UpdateCompiler(update)
+    def __call__(self, trajectory, weights, capacity=None, jit=False):
+        is_good = not (jit or self._fails_in_graph)
+        with tf.control_dependencies([tf.debugging.Assert(is_good, [self._message])]):
+            loss = tf.identity(tf.reduce_sum(trajectory.reward))
+        return UNUSED._replace(loss_info=LossInfo(loss, ()))
 
 
 def test_an_update_that_xla_refuses_runs_without_it(rng, caplog):
-    compiler, trajectory = refuse("XLA cannot compile this"), small_trajectory(rng)
+    compiled, trajectory = CompiledUpdate(Stub("no such kernel"), lambda: 1), small_trajectory(rng)
     for _ in range(2):
-        loss_info = compiler(trajectory, None, None, True)
+        loss_info = compiled(trajectory, None).loss_info
         np.testing.assert_allclose(loss_info.loss, tf.reduce_sum(trajectory.reward), rtol=1e-6)
     warnings = [record for record in caplog.records if "runs without XLA" in record.getMessage()]
     assert len(warnings) == 1
 
 
-def test_other_errors_are_passed_on(rng):
-    compiler = refuse("the user's network does not like this")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="does not like this"):
-        compiler(small_trajectory(rng), None, None, True)
+def test_errors_of_the_update_itself_are_passed_on(rng, caplog):
+    compiled = CompiledUpdate(Stub("the user's XLA network does not compile this", fails_in_graph=True), lambda: 1)
+    for _ in range(2):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="does not compile this"):
+            compiled(small_trajectory(rng), None)
+    assert not caplog.records
+
+
+def small_trajectory(rng):
+    return helpers.make_experience(helpers.make_agent(), rng)

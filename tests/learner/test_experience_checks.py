@@ -32,7 +32,7 @@ def assert_refused(agent, experience, message, error=ValueError, weights=None):
 
 @pytest.mark.parametrize("experience", [None, 3, {"reward": 1.0}, (1, 2)])
 def test_neither_trajectory_nor_transition(agent, experience):
-    assert_refused(agent, experience, "experience must be a Trajectory or a Transition, but is", TypeError)
+    assert_refused(agent, experience, ", expected a Trajectory or a Transition", TypeError)
 
 
 def test_one_time_step(agent, rows):

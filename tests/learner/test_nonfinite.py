@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import ppo_agent
-from ppo_agent.learner import update
+from ppo_agent.learner import gradients, guards
 
 HOLES = [np.nan, np.inf]
 
@@ -82,7 +82,7 @@ def test_good_steps_lead_where_they_lead_without_the_skipped_ones(rng, monkeypat
     for agent in agents:
         agent._shuffle_seed.assign(0)
     rows = experience_with_hole(agents[0], rng, np.nan)
-    step, applied = update.gradient_step, []
+    step, applied = gradients.gradient_step, []
 
     def without(loss, variables, *rest):
         """The same, with what a bad step has done taken back."""
@@ -95,8 +95,8 @@ def test_good_steps_lead_where_they_lead_without_the_skipped_ones(rng, monkeypat
         return result
 
     agents[0].train(rows)
-    monkeypatch.setattr(update, "_apply_if", lambda _, optimizer, pairs: optimizer.apply_gradients(pairs))
-    monkeypatch.setattr(update, "gradient_step", without)
+    monkeypatch.setattr(guards, "apply", lambda _guard, _is_sound, change: change())
+    monkeypatch.setattr(gradients, "gradient_step", without)
     agents[1].train(rows)
     assert sorted(applied) == [False, True]
     helpers.assert_same_state(helpers.state_of(agents[0]), helpers.state_of(agents[1]))

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
 
-from ppo_agent.learner import optimizers, update
+from ppo_agent.learner import epochs, gradients, optimizers
+from ppo_agent.learner.report import StepResult
 
 
 def decay():
@@ -35,15 +36,15 @@ def descend(optimizer, way):
 
     def loss():
         value = tf.add_n([tf.reduce_sum(v**2) for v in variables])
-        return update.StepResult(LossInfo(value, ()), {})
+        return StepResult(LossInfo(value, ()), {})
 
     def step(_):
-        result, _, is_sound = update.gradient_step(loss, variables, optimizer, gradient_clipping=1.0)
+        result, _, is_sound = gradients.gradient_step(loss, variables, optimizer, gradient_clipping=1.0)
         STEP.assign_add(1)
         return tf.stack([result.loss_info.loss, optimizers.learning_rate(optimizer)]), is_sound
 
     def run():
-        return update.run_epochs(step, tf.constant(5), 2)[:2]
+        return epochs.run_epochs(step, tf.constant(5), 2)[:2]
 
     if way != "eager":
         run = tf.function(run, jit_compile=way == "xla", autograph=False)
@@ -95,7 +96,7 @@ def test_learning_rate(name, rate):
 
 
 def test_learning_rate_that_is_not_told():
-    assert np.isnan(optimizers.learning_rate(object()))
+    assert optimizers.learning_rate(object()) is None
 
 
 def test_learning_rate_can_be_changed_between_calls(rng):

@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
 
-from ppo_agent.learner import update
+from ppo_agent.learner import epochs, gradients, minibatches
+from ppo_agent.learner.batches import TrainingBatch
+from ppo_agent.learner.report import StepResult
 
 PLAIN = {"importance_ratio_clipping": 0.2, "use_gae": True, "normalize_rewards": False, "normalize_observations": False}
 
@@ -15,22 +17,22 @@ PLAIN = {"importance_ratio_clipping": 0.2, "use_gae": True, "normalize_rewards":
 # The plan.
 
 
-def dealt(minibatches, num_epochs):
+def dealt(plan, num_epochs):
     """Row numbers of every minibatch, by epoch."""
-    total = int(minibatches.count) * num_epochs
+    total = int(plan.count) * num_epochs
     rows = tf.range(200)[:, tf.newaxis]
-    batch = update.TrainingBatch(*[rows] * 8, mask=tf.ones_like(rows, tf.bool))
-    chosen = [update.select_minibatch(batch, minibatches, tf.constant(i)) for i in range(total)]
-    assert all(m.mask.shape == [minibatches.size, 1] for m in chosen)
+    batch = TrainingBatch(*[rows] * 8, mask=tf.ones_like(rows, tf.bool))
+    chosen = [minibatches.select_minibatch(batch, plan, tf.constant(i)) for i in range(total)]
+    assert all(m.mask.shape == [plan.size, 1] for m in chosen)
     numbers = [m.returns.numpy()[m.mask.numpy()].tolist() for m in chosen]
-    return [numbers[i : i + int(minibatches.count)] for i in range(0, total, int(minibatches.count))]
+    return [numbers[i : i + int(plan.count)] for i in range(0, total, int(plan.count))]
 
 
 @pytest.mark.parametrize(("num_rows", "size"), [(12, 4), (13, 4), (5, 5), (7, 3), (1, 4), (9, 8), (3, 1)])
 def test_every_valid_row_is_used_once_per_epoch(rng, num_rows, size):
     mask = np.zeros(20, bool)
     mask[rng.permutation(20)[:num_rows]] = True
-    epochs = dealt(update.make_minibatches(mask, size, 3, [1, 2]), 3)
+    epochs = dealt(minibatches.make_minibatches(mask, size, 3, [1, 2]), 3)
     for epoch in epochs:
         assert sorted(row for minibatch in epoch for row in minibatch) == np.flatnonzero(mask).tolist()
         lengths = [len(minibatch) for minibatch in epoch]
@@ -43,14 +45,16 @@ def test_every_valid_row_is_used_once_per_epoch(rng, num_rows, size):
     ("num_rows", "sizes"), [(66, [66]), (67, [34, 33]), (130, [65, 65]), (131, [44, 44, 43]), (64, [64]), (63, [63])]
 )
 def test_few_rows_left_over_make_no_minibatch_of_their_own(num_rows, sizes):
-    (epoch,) = dealt(update.make_minibatches(tf.range(200) < num_rows, 64, 1, [1, 2]), 1)
+    (epoch,) = dealt(minibatches.make_minibatches(tf.range(200) < num_rows, 64, 1, [1, 2]), 1)
     assert [len(minibatch) for minibatch in epoch] == sizes
     assert sorted(row for minibatch in epoch for row in minibatch) == list(range(num_rows))
 
 
 def test_every_epoch_has_an_order_of_its_own_that_the_seed_tells():
     mask = tf.ones([20], tf.bool)
-    first, again, other = (dealt(update.make_minibatches(mask, 6, 4, seed), 4) for seed in ([1, 2], [1, 2], [1, 3]))
+    first, again, other = (
+        dealt(minibatches.make_minibatches(mask, 6, 4, seed), 4) for seed in ([1, 2], [1, 2], [1, 3])
+    )
     assert first == again
     assert first != other
     orders = [tuple(row for minibatch in epoch for row in minibatch) for epoch in first]
@@ -59,7 +63,7 @@ def test_every_epoch_has_an_order_of_its_own_that_the_seed_tells():
 
 def test_rows_are_spread_over_all_places():
     """No row keeps to a minibatch: over many epochs each is in the first one as often as another."""
-    orders = update.shuffled_rows(tf.range(6), 3000, [3, 4]).numpy()
+    orders = minibatches.shuffled_rows(tf.range(6), 3000, [3, 4]).numpy()
     counts = np.stack([(orders == row).mean(0) for row in range(6)])
     np.testing.assert_allclose(counts, np.full((6, 6), 1 / 6), atol=0.04)
 
@@ -67,22 +71,22 @@ def test_rows_are_spread_over_all_places():
 def test_order_does_not_depend_on_padding():
     mask = np.arange(20) % 3 > 0
     padded = np.concatenate([mask, np.zeros(15, bool)])
-    assert dealt(update.make_minibatches(mask, 4, 2, [5, 6]), 2) == dealt(
-        update.make_minibatches(padded, 4, 2, [5, 6]), 2
+    assert dealt(minibatches.make_minibatches(mask, 4, 2, [5, 6]), 2) == dealt(
+        minibatches.make_minibatches(padded, 4, 2, [5, 6]), 2
     )
 
 
 def test_no_valid_row_still_makes_a_step():
-    minibatches = update.make_minibatches(np.zeros(5, bool), 2, 3, [1, 2])
-    assert minibatches.num_steps == 3
-    assert dealt(minibatches, 3) == [[[]], [[]], [[]]]
+    plan = minibatches.make_minibatches(np.zeros(5, bool), 2, 3, [1, 2])
+    assert plan.num_steps == 3
+    assert dealt(plan, 3) == [[[]], [[]], [[]]]
 
 
 def test_without_a_size_the_batch_stays_as_it_is():
-    minibatches = update.whole_batch(7)
+    plan = minibatches.whole_batch(7)
     batch = object()
-    assert update.select_minibatch(batch, minibatches, tf.constant(3)) is batch
-    assert minibatches.num_steps == 7
+    assert minibatches.select_minibatch(batch, plan, tf.constant(3)) is batch
+    assert plan.num_steps == 7
 
 
 # Gradient steps.
@@ -95,14 +99,14 @@ def test_gradient_step_clips_by_the_global_norm(rng, bound):
 
     def loss():
         value = tf.add_n([tf.reduce_sum(v**2) for v in variables])
-        return update.StepResult(LossInfo(value, ()), {"other": value})
+        return StepResult(LossInfo(value, ()), {"other": value})
 
-    result, applied, is_sound = update.gradient_step(loss, variables, tf.keras.optimizers.SGD(0.1), bound)
+    result, applied, is_sound = gradients.gradient_step(loss, variables, tf.keras.optimizers.SGD(0.1), bound)
     assert is_sound
-    gradients, norm = oracles.clipped_by_global_norm([2 * x for x in start], bound)
+    expected, norm = oracles.clipped_by_global_norm([2 * x for x in start], bound)
     np.testing.assert_allclose(result.metrics["gradient_norm"], norm, rtol=1e-5)
     assert result.metrics["other"] == result.loss_info.loss
-    for x, variable, gradient, (used, _) in zip(start, variables, gradients, applied, strict=True):
+    for x, variable, gradient, (used, _) in zip(start, variables, expected, applied, strict=True):
         np.testing.assert_allclose(used, gradient, rtol=1e-5)
         np.testing.assert_allclose(variable, x - 0.1 * gradient, rtol=1e-5, atol=1e-7)
 
@@ -130,7 +134,7 @@ def test_run_epochs_reports_the_last_step_and_the_mean_and_counts_the_skipped(so
         return tf.stack([number, 2.0]), flags[index]
 
     def run():
-        return update.run_epochs(step, tf.constant(5), 2, skipped_before=before, most_skipped=most)
+        return epochs.run_epochs(step, tf.constant(5), 2, skipped_before=before, most_skipped=most)
 
     result = tf.function(run, jit_compile=jit)()
     good = [index for index in range(expected[0]) if sound[index] == "1"]
@@ -138,19 +142,20 @@ def test_run_epochs_reports_the_last_step_and_the_mean_and_counts_the_skipped(so
     np.testing.assert_allclose(result.means, [np.mean(good), 2] if good else [np.nan] * 2)
     assert (result.taken, result.skipped, result.skipped_in_a_row) == expected
     if not most:
-        plan = update.Minibatches(None, tf.zeros([5, 0], tf.int32), 0, 1)
-        tf.nest.map_structure(np.testing.assert_allclose, update.run_unrolled(step, plan, before), result)
+        unrolled = epochs.run_unrolled(step, 5, 2, before)
+        tf.nest.map_structure(np.testing.assert_allclose, unrolled, result)
 
 
-def test_run_unrolled_needs_a_known_number_of_steps():
+def test_replicas_need_a_known_number_of_steps():
+    agent = helpers.make_agent()
+
     @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
     def run(count):
-        return update.run_unrolled(
-            lambda _: (tf.zeros([1]), tf.constant(True)), update.Minibatches(2, tf.zeros([3, 0]), 4, count)
-        )
+        return agent._update._num_steps(minibatches.Minibatches(2, tf.zeros([3, 0]), 4, count))
 
     with pytest.raises(ValueError, match="unknown number of steps"):
         run(tf.constant(2))
+    assert agent._update._num_steps(minibatches.Minibatches(2, tf.zeros([3, 0]), 4, tf.constant(2))) == 6
 
 
 # Minibatches in `train`.
@@ -158,14 +163,14 @@ def test_run_unrolled_needs_a_known_number_of_steps():
 
 def observed_minibatches(monkeypatch, agent, experience):
     """The observations of every minibatch of a call of `train`, which must run eagerly."""
-    select, seen = update.select_minibatch, []
+    select, seen = minibatches.select_minibatch, []
 
     def spy(*arguments):
         minibatch = select(*arguments)
         seen.append((minibatch.time_steps.observation.numpy(), minibatch.mask.numpy()))
         return minibatch
 
-    monkeypatch.setattr(update, "select_minibatch", spy)
+    monkeypatch.setattr(minibatches, "select_minibatch", spy)
     agent.train(experience)
     monkeypatch.undo()
     return seen
@@ -182,8 +187,8 @@ def test_train_uses_every_valid_step_once_per_epoch(rng, monkeypatch):
     expected = np.sort(experience.observation.numpy()[valid][:, 0])
     orders = []
     for epoch in range(3):
-        minibatches = seen[epoch * steps_per_epoch : (epoch + 1) * steps_per_epoch]
-        used = np.concatenate([observations[mask][:, 0] for observations, mask in minibatches])
+        used_minibatches = seen[epoch * steps_per_epoch : (epoch + 1) * steps_per_epoch]
+        used = np.concatenate([observations[mask][:, 0] for observations, mask in used_minibatches])
         np.testing.assert_array_equal(np.sort(used), expected)
         orders.append(used)
     assert not np.array_equal(orders[0], orders[1])
@@ -203,13 +208,13 @@ def test_orders_differ_between_calls_and_follow_the_seed(rng, monkeypatch):
 
 def test_advantages_are_normalized_within_each_minibatch(rng, monkeypatch):
     agent = helpers.make_agent(**PLAIN, minibatch_size=8, num_epochs=1)
-    evaluate, seen = type(agent)._evaluate_loss, []
+    evaluate, seen = type(agent).get_loss, []
 
-    def spy(self, *arguments):
+    def spy(self, *arguments, **keywords):
         seen.append((arguments[4].numpy(), arguments[6].numpy()))
-        return evaluate(self, *arguments)
+        return evaluate(self, *arguments, **keywords)
 
-    monkeypatch.setattr(type(agent), "_evaluate_loss", spy)
+    monkeypatch.setattr(type(agent), "get_loss", spy)
     agent.train(helpers.make_experience(agent, rng))
     assert len(seen) > 3
     for advantages, weights in seen:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import ppo_agent
-from ppo_agent.learning import STEP_REPORT
+from ppo_agent.learner.report import STEP_METRICS
 from ppo_agent.maths import losses
 
 COMMON = {
@@ -65,7 +65,7 @@ def test_a_function_is_asked_in_every_call_of_train(rng, jit_compile):
     np.testing.assert_allclose(parameters(scheduled), parameters(fixed), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loss.loss, expected.loss, rtol=1e-4)
     assert not np.allclose(parameters(scheduled), moved, rtol=1e-5, atol=1e-6)
-    assert len(scheduled._compiler._functions) == 1
+    assert len(scheduled._run_update._functions) == 1
 
 
 def test_a_clipping_of_zero_that_is_scheduled_keeps_all_ratios_at_one(rng):
@@ -79,10 +79,10 @@ def kl_of_every_step(rng, **keywords):
     (unlimited, limited) = agents_with_equal_weights(importance_ratio_clipping=(0.2, 0.2), **keywords)
     experience = helpers.make_experience(unlimited, rng, noise=0.0)
     reports = []
-    step = unlimited._step
-    unlimited._step = lambda *arguments: reports.append(step(*arguments)) or reports[-1]
+    step = unlimited._update._step
+    unlimited._update._step = lambda *arguments: reports.append(step(*arguments)) or reports[-1]
     helpers.run_eagerly(unlimited).train(experience)
-    return limited, experience, [float(report[STEP_REPORT.index("approx_kl")]) for report, _ in reports]
+    return limited, experience, [float(report[STEP_METRICS.index("approx_kl")]) for report, _ in reports]
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])

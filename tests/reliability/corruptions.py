@@ -205,15 +205,15 @@ def without_compilation() -> Iterator[None]:
     """Lets updates run operation by operation."""
     import tensorflow as tf
 
-    from ppo_agent import learning
+    from ppo_agent.learner.compilation import CompiledUpdate
 
-    def update(agent: Any, rows: Any, weights: Any) -> Any:
-        return agent._update(rows, weights, None, False)
+    def update(compiled: Any, rows: Any, weights: Any) -> Any:
+        return compiled._update(rows, weights)
 
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
-        with mock.patch.object(learning.PPOLearning, "_call_update", update):
+        with mock.patch.object(CompiledUpdate, "__call__", update):
             yield
     finally:
         tf.config.run_functions_eagerly(before)

@@ -155,8 +155,9 @@ def _train(root_dir: Path, log: Path) -> None:
     """The run itself; does not return."""
     import tensorflow as tf
 
-    from ppo_agent import learning, train
+    from ppo_agent import train
     from ppo_agent.checkpoint import CheckpointStore
+    from ppo_agent.learner.compilation import CompiledUpdate
     from ppo_agent.training.recorder import RunRecorder
 
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -180,7 +181,7 @@ def _train(root_dir: Path, log: Path) -> None:
 
     store_write, recorder_record, recorder_resumed = CheckpointStore.write, RunRecorder.record, RunRecorder.resumed
     CheckpointStore.write, RunRecorder.record, RunRecorder.resumed = write, record, resumed
-    learning.PPOLearning._call_update = lambda agent, rows, weights: agent._update(rows, weights, None, False)
+    CompiledUpdate.__call__ = lambda compiled, rows, weights: compiled._update(rows, weights)
     tf.config.run_functions_eagerly(True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     is_there = any((root_dir / name).exists() for name in ("settings.json", "checkpoints"))

@@ -15,10 +15,11 @@ import pytest
 import tensorflow as tf
 from reliability import corruptions, kill
 
-from ppo_agent import learning, train
+from ppo_agent import train
 from ppo_agent import trainer as trainer_module
 from ppo_agent.checkpoint import CheckpointStore
 from ppo_agent.common import atomic_files
+from ppo_agent.learner.compilation import CompiledUpdate
 from ppo_agent.training import evaluation, interrupts, recorder
 from ppo_agent.training.recorder import RunRecorder
 
@@ -66,7 +67,7 @@ def test_nothing_is_lost_by_kills() -> None:
 # What is under way when the signal comes, and the least number of iterations that the last checkpoint holds.
 MOMENTS = {
     "building": (trainer_module, "make_learner", 0),
-    "updating": (learning.PPOLearning, "_call_update", 1),
+    "updating": (CompiledUpdate, "__call__", 1),
     "reporting": (RunRecorder, "record", 1),
     "evaluating": (evaluation, "evaluate", 2),
     "saving": (CheckpointStore, "write", 0),
@@ -117,7 +118,7 @@ def test_a_long_update_is_not_waited_for(tmp_path: Path, monkeypatch, capsys) ->
     monkeypatch.setattr(RunRecorder, "finish", lambda *_, **__: {"interrupted": True, **dict.fromkeys(_RESULT, 0)})
     flags = [flag for flag in FLAGS if not flag.startswith(("--checkpoint_interval", "--eval_interval"))]
     with corruptions.without_compilation():
-        update, calls = learning.PPOLearning._call_update, []
+        update, calls = CompiledUpdate.__call__, []
 
         def long(*arguments: Any) -> Any:
             calls.append(None)
@@ -126,7 +127,7 @@ def test_a_long_update_is_not_waited_for(tmp_path: Path, monkeypatch, capsys) ->
                 time.sleep(1.5)
             return update(*arguments)
 
-        monkeypatch.setattr(learning.PPOLearning, "_call_update", long)
+        monkeypatch.setattr(CompiledUpdate, "__call__", long)
         assert run(tmp_path / "run", *flags, "--checkpoint_interval=0") == 143
         monkeypatch.undo()
     assert statuses == [143]

@@ -1,0 +1,115 @@
+"""The loop over the gradient steps of all epochs, inside one compiled function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from ppo_agent.common.types import Tensor
+
+# Takes the gradient step of a number; returns its report, float32 [num_scalars], and whether it was sound.
+Step = Callable[[Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+class EpochsResult(NamedTuple):
+    """What the gradient steps of a call reported.
+
+    Attributes:
+        last: report of the last step that was not skipped, float32 [num_scalars]; NaN if all were.
+        means: means over the steps that were not skipped.
+        taken: number of steps, skipped ones included.
+        skipped: number of steps that were skipped because their loss or gradient was not finite.
+        skipped_in_a_row: how many of them were the last ones, those of earlier calls included.
+    """
+
+    last: tf.Tensor
+    means: tf.Tensor
+    taken: Tensor
+    skipped: Tensor
+    skipped_in_a_row: Tensor
+
+
+class _Tally(NamedTuple):
+    """The reports so far, from which `EpochsResult` is made."""
+
+    taken: Tensor
+    last: tf.Tensor
+    total: tf.Tensor
+    skipped: Tensor
+    in_a_row: Tensor
+
+    def after(self, report: tf.Tensor, is_sound: tf.Tensor) -> _Tally:
+        return _Tally(
+            self.taken + 1,
+            tf.where(is_sound, report, self.last),
+            self.total + tf.where(is_sound, report, tf.zeros_like(report)),
+            self.skipped + tf.cast(~is_sound, tf.int32),
+            tf.where(is_sound, 0, self.in_a_row + 1),
+        )
+
+    def result(self) -> EpochsResult:
+        # 0 / 0 where all were skipped: no constant that is NaN, at which `tf.debugging.enable_check_numerics` stops.
+        num_sound = tf.cast(self.taken - self.skipped, tf.float32)
+        last = self.last * num_sound / num_sound
+        return EpochsResult(last, self.total / num_sound, self.taken, self.skipped, self.in_a_row)
+
+
+def run_epochs(
+    step: Step,
+    num_steps: Tensor,
+    num_scalars: int,
+    continues: Callable[[tf.Tensor], tf.Tensor] = lambda _: tf.constant(True),
+    skipped_before: Tensor = 0,
+    most_skipped: int = 0,
+) -> EpochsResult:
+    """Takes gradient steps in a loop whose size in the graph does not depend on their number.
+
+    Args:
+        step: takes one gradient step; a step that is not sound counts as skipped.
+        num_steps: how many at most, an int32 scalar of at least 1.
+        num_scalars: how many scalars a step reports.
+        continues: tells from the report of a step (zeros before the first one) whether another one follows.
+        skipped_before: how many steps in a row were skipped before.
+        most_skipped: no further step follows so many skipped ones in a row; 0 for any number.
+
+    Returns:
+        What the steps reported.
+    """
+
+    def more(*variables: tf.Tensor) -> tf.Tensor:
+        tally = _Tally(*variables)
+        follows = (tally.taken < num_steps) & continues(tally.last)
+        return follows & (tally.in_a_row < most_skipped) if most_skipped else follows
+
+    def body(*variables: tf.Tensor) -> list[Tensor]:
+        tally = _Tally(*variables)
+        return list(tally.after(*step(tally.taken)))
+
+    # A call that comes after the limit was reached takes a step all the same.
+    before = tf.cast(skipped_before, tf.int32)
+    before = tf.minimum(before, most_skipped - 1) if most_skipped else before
+    return _Tally(*tf.while_loop(more, body, list(_no_steps(num_scalars, before)))).result()
+
+
+def run_unrolled(step: Step, num_steps: int, num_scalars: int, skipped_before: Tensor = 0) -> EpochsResult:
+    """`run_epochs` without a loop in the graph, for replicas that synchronise in every step; it takes all steps.
+
+    Args:
+        step: see `run_epochs`.
+        num_steps: how many.
+        num_scalars: how many scalars a step reports.
+        skipped_before: how many steps in a row were skipped before.
+
+    Returns:
+        What the steps reported.
+    """
+    tally = _no_steps(num_scalars, tf.cast(skipped_before, tf.int32))
+    for index in range(num_steps):
+        tally = tally.after(*step(tf.constant(index)))
+    return tally.result()
+
+
+def _no_steps(num_scalars: int, skipped_before: Tensor) -> _Tally:
+    return _Tally(tf.constant(0), tf.zeros([num_scalars]), tf.zeros([num_scalars]), tf.constant(0), skipped_before)

@@ -1,0 +1,48 @@
+"""One gradient step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ppo_agent.common.types import Tensor
+from ppo_agent.learner import guards
+from ppo_agent.learner.guards import Guard
+from ppo_agent.learner.report import StepResult
+
+
+def gradient_step(
+    loss: Callable[[], StepResult],
+    variables: Sequence[tf.Variable],
+    optimizer: Any,
+    gradient_clipping: float,
+    guard: Guard = Guard.SKIP,
+) -> tuple[StepResult, list[tuple[Tensor, tf.Variable]], tf.Tensor]:
+    """Moves the variables against the gradient of the loss.
+
+    Args:
+        loss: evaluates the loss on a minibatch.
+        variables: what to move.
+        optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
+        gradient_clipping: bound of the gradients' global norm; 0 for none.
+        guard: what becomes of a step whose loss or gradient is not finite.
+
+    Returns:
+        What `loss` returned, with `gradient_norm` (before clipping) among the metrics; the gradients; and whether all
+        was finite, a bool scalar.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        result = loss()
+    gradients = tape.gradient(result.loss_info.loss, variables)
+    norm = tf.linalg.global_norm(gradients)
+    if gradient_clipping > 0:
+        gradients, _ = tf.clip_by_global_norm(gradients, gradient_clipping, use_norm=norm)
+    # The norm is finite only if all of them are.
+    is_finite = tf.math.is_finite(result.loss_info.loss) & tf.math.is_finite(norm)
+    is_sound, gradients = guards.agreed(guard, is_finite, gradients)
+    gradients_and_variables = list(zip(gradients, variables, strict=True))
+    guards.apply(guard, is_sound, lambda: optimizer.apply_gradients(gradients_and_variables))
+    return result._replace(metrics=result.metrics | {"gradient_norm": norm}), gradients_and_variables, is_sound

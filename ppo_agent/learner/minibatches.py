@@ -1,0 +1,145 @@
+"""How the rows of a batch are dealt out over gradient steps.
+
+Shapes do not depend on the data: a minibatch has a fixed number of rows, of which the last may be filled up with rows
+that do not count.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from ppo_agent.common.types import Tensor
+from ppo_agent.config import PPOConfig
+from ppo_agent.learner import batches
+from ppo_agent.learner.batches import TrainingBatch
+
+_ROWS_PER_SPARE_ROW = 32
+
+
+class Minibatches(NamedTuple):
+    """How the rows of a batch are dealt out.
+
+    Attributes:
+        size: rows per minibatch at most; None takes the whole batch as it is.
+        order: int32 [num_epochs, at least number of rows + size]: for every epoch the rows in the order of use; entries
+            from `num_rows` on are never used.
+        num_rows: int32 scalar, number of rows to use in an epoch.
+        count: number of minibatches per epoch, an int32 scalar.
+    """
+
+    size: int | None
+    order: Tensor
+    num_rows: Tensor
+    count: Tensor
+
+    @property
+    def num_steps(self) -> Tensor:
+        """Number of gradient steps over all epochs."""
+        return self.order.shape[0] * self.count
+
+
+def whole_batch(num_epochs: int) -> Minibatches:
+    """The plan of one gradient step per epoch from all rows as they are."""
+    return Minibatches(None, tf.zeros([num_epochs, 0], tf.int32), tf.constant(0), tf.constant(1))
+
+
+def shuffled_rows(rows: Tensor, num_epochs: int, seed: Tensor) -> tf.Tensor:
+    """Puts rows into a new random order for every epoch.
+
+    Args:
+        rows: int32 row numbers [n].
+        num_epochs: number of orders.
+        seed: int [2]; equal seeds give equal orders.
+
+    Returns:
+        int32 [num_epochs, n].
+    """
+    keys = tf.random.stateless_uniform([num_epochs, tf.size(rows)], seed)
+    return tf.gather(rows, tf.argsort(keys, axis=1))
+
+
+def make_minibatches(
+    row_mask: Tensor, size: int, num_epochs: int, seed: Tensor, count: int | None = None
+) -> Minibatches:
+    """Deals the valid rows out over as few minibatches as possible, all within one row of the same size.
+
+    Args:
+        row_mask: bool [B], True for rows to use.
+        size: rows per minibatch; up to 1/32 more where the rows would not suffice for another minibatch otherwise.
+        num_epochs: passes over the rows.
+        seed: see `shuffled_rows`.
+        count: number of minibatches, if it must not depend on the data; enough for all rows.
+
+    Returns:
+        The plan.
+    """
+    rows = tf.cast(tf.where(row_mask)[:, 0], tf.int32)
+    num_rows = tf.size(rows)
+    # A rollout of several environments overshoots its number of steps by a few: not worth a gradient step of their own.
+    slack = size // _ROWS_PER_SPARE_ROW
+    unused = tf.size(row_mask) - num_rows + size + slack
+    order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused]])
+    needed = tf.maximum((num_rows - slack + size - 1) // size, 1)
+    return Minibatches(size + slack, order, num_rows, needed if count is None else tf.constant(count))
+
+
+def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tensor) -> TrainingBatch:
+    """Gathers the rows of one gradient step.
+
+    Args:
+        batch: all rows [B, T, ...].
+        minibatches: the plan.
+        index: number of the gradient step, counted over all epochs.
+
+    Returns:
+        The minibatch [size, T, ...]; its mask is False in rows that only fill it up.
+    """
+    if minibatches.size is None:
+        return batch
+    epoch, number = index // minibatches.count, index % minibatches.count
+    share, remainder = minibatches.num_rows // minibatches.count, minibatches.num_rows % minibatches.count
+    start = number * share + tf.minimum(number, remainder)
+    used = tf.range(minibatches.size) < share + tf.cast(number < remainder, tf.int32)
+    # Not tf.slice: XLA takes its bounds for constants and compiles anew for every number of rows.
+    rows = tf.gather(tf.gather(minibatches.order, epoch), start + tf.range(minibatches.size))
+    minibatch = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
+    return minibatch._replace(mask=minibatch.mask & used[:, tf.newaxis])
+
+
+def deal_out(
+    batch: TrainingBatch,
+    config: PPOConfig,
+    seed: Tensor,
+    *,
+    is_recurrent: bool,
+    capacity: Tensor | None = None,
+    has_fixed_count: bool = False,
+) -> tuple[TrainingBatch, Minibatches]:
+    """Makes rows of a batch, and a plan of gradient steps from them.
+
+    Args:
+        batch: [B, T, ...].
+        config: sizes of minibatches and sequences, number of epochs.
+        seed: see `shuffled_rows`.
+        is_recurrent: whether rows are sequences, otherwise they are single steps.
+        capacity: rows, or steps of a row where whole rows are sequences, are padded to so many, so that a changing
+            experience keeps its compiled shape.
+        has_fixed_count: whether the number of minibatches must not depend on which rows are valid.
+
+    Returns:
+        The rows and the plan.
+    """
+    size, sequence_length = config.minibatch_size, config.sequence_length
+    if is_recurrent:
+        batch = batches.cut_into_sequences(batch, sequence_length)
+    if size is None:
+        return batch, whole_batch(config.num_epochs)
+    rows = batch if is_recurrent else batches.flatten_time(batch)
+    if capacity is not None:
+        pads_time = is_recurrent and sequence_length is None
+        rows = batches.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)
+    num_rows = rows.mask.shape[0] if has_fixed_count else None
+    count = num_rows and -(-num_rows // size)
+    return rows, make_minibatches(tf.reduce_any(rows.mask, axis=1), size, config.num_epochs, seed, count)

@@ -1,0 +1,76 @@
+"""What an update asks of an agent, put together from the methods that its subclasses may override."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+from tf_agents.trajectories import Trajectory
+
+from ppo_agent import objective
+from ppo_agent.common import shared_results
+from ppo_agent.learner import statistics
+from ppo_agent.learner.batches import TrainingBatch
+from ppo_agent.learner.report import StepResult
+from ppo_agent.maths import masking
+
+if TYPE_CHECKING:
+    from ppo_agent.agent import PPOAgent
+
+
+class UpdateMethods:
+    """The `learner.update.UpdateMethods` of an agent."""
+
+    def __init__(self, agent: PPOAgent) -> None:
+        """Takes the agent."""
+        self._agent = agent
+
+    def fill_targets(self, trajectory: Trajectory) -> Trajectory:
+        """Fills returns, advantages and values into the policy info of raw experience."""
+        return self._agent._preprocess(trajectory)
+
+    @shared_results.remembering()
+    def evaluate(self, minibatch: TrainingBatch, training: bool) -> StepResult:
+        """The loss of a minibatch, and beside it the metrics, which a loss of the pipeline's own does not cost."""
+        agent = self._agent
+        arguments, weights = objective.loss_arguments(minibatch)
+        # Only where there is one, for pipelines that override the method as TF-Agents knows it.
+        state = {"policy_state": minibatch.first_state} if minibatch.policy_state else {}
+        loss_info = agent.get_loss(
+            *arguments,
+            agent.train_step_counter,
+            agent.debug_summaries,
+            old_value_predictions=minibatch.old_values,
+            training=training,
+            **state,
+        )
+        return StepResult(loss_info, agent._objective.metrics(minibatch, weights))
+
+    def adapt_beta(self, batch: TrainingBatch) -> tf.Tensor | None:
+        """Adapts beta to how far the policy is from the one that collected a batch; the mean KL, None without beta."""
+        agent = self._agent
+        if agent._adaptive_kl_beta is None:
+            return None
+        current = agent._objective.current_distribution(batch.time_steps, policy_state=batch.first_state)
+        divergence = agent._kl_divergence(batch.time_steps, batch.distribution_parameters, current)
+        divergence *= batch.weights * masking.balanced_weights(batch.mask)
+        agent.update_adaptive_kl_beta(divergence)
+        return tf.reduce_mean(divergence)
+
+    def update_normalizers(self, trajectory: Trajectory) -> None:
+        """Takes all finite observations and rewards of an experience in, if that is asked for."""
+        agent = self._agent
+        if not agent.update_normalizers_in_train:
+            return
+        agent.update_observation_normalizer(statistics.observations(trajectory))
+        if agent._reward_normalizer is None:
+            return
+        if agent._config.normalize_rewards_by == "return":
+            values = statistics.returns_so_far(trajectory, agent._config.discount_factor, agent._running_return)
+        else:
+            values = statistics.rewards(trajectory)
+        agent.update_reward_normalizer(values)
+
+    def trained_variables(self) -> list[tf.Variable]:
+        """Both networks' trainable variables."""
+        return self._agent._trained_variables()
