@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ppo_agent import _stack
+from ppo_agent import _stack, gin_names
 
 _stack.prepare()
 
 _stack.find_mapped_packages()
+
+gin_names.watch_imports()
 
 if TYPE_CHECKING:
     from ppo_agent.agent import PPOAgent
@@ -47,9 +49,14 @@ _MODULE_OF = {
     "Trainer": "ppo_agent.trainer",
 }
 
+# Each stands in for the module of this name in `tf_agents.agents.ppo`, as this package does for its `ppo_agent`.
+_STAND_INS = ("ppo_clip_agent", "ppo_kl_penalty_agent", "ppo_policy", "ppo_utils")
+
 
 def __getattr__(name: str) -> Any:
     """Imports a public name on first use."""
+    if name in _STAND_INS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)
@@ -59,4 +66,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Returns all names, those not loaded yet included."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_STAND_INS})

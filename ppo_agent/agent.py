@@ -12,14 +12,14 @@ from tf_agents.networks import network
 from tf_agents.policies import greedy_policy
 from tf_agents.trajectories import TimeStep, Trajectory
 
-from ppo_agent import construction, summaries
+from ppo_agent import construction, gin_names, summaries
 from ppo_agent.common import shared_results
 from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig, document_keywords
 from ppo_agent.learner import experience_checks, optimizers, report, statistics, targets
-from ppo_agent.learner.compilation import CompiledUpdate, work_per_row
+from ppo_agent.learner.compilation import CompiledUpdate
 from ppo_agent.learner.report import PPOLossInfo
 from ppo_agent.learner.update import Update, UpdateVariables
 from ppo_agent.maths import returns as return_ops
@@ -32,6 +32,7 @@ from ppo_agent.update_methods import UpdateMethods
 __all__ = ["PPOAgent", "PPOLossInfo"]
 
 
+@gin_names.configurable("tf_agents.agents.ppo.ppo_agent")
 @add_protected_attributes
 class PPOAgent(TFAgent):
     """Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347).
@@ -87,13 +88,12 @@ class PPOAgent(TFAgent):
         self._config = config
         self._optimizer = optimizer or optimizers.default_optimizer()
         self._actor_net, self._value_net = nets
-        self.update_normalizers_in_train = update_normalizers_in_train
+        self.update_normalizers_in_train, self._has_slots = update_normalizers_in_train, False
         self._adaptive_kl_beta = construction.adaptive_kl_beta(config)
         self._reward_normalizer = construction.reward_normalizer(config)
         self._observation_normalizer = construction.observation_normalizer(config, observation_spec, nets[0])
         self._shuffle_seed, self._report = construction.shuffle_seed(config), construction.report_variable()
         self._running_return: tf.Variable | None = None
-        self._has_slots = False
         normalizer = self._observation_normalizer
         actor_output = construction.create_networks(nets, time_step_spec, action_spec, normalizer)
         self._codec = ParameterCodec(nets[0], actor_output)
@@ -116,19 +116,18 @@ class PPOAgent(TFAgent):
         )
         self._clip_fraction = 0.0
         variables = UpdateVariables(self._report, self.train_step_counter, self._shuffle_seed, self._adaptive_kl_beta)
+        methods = UpdateMethods(self)
         self._update = Update(
             config,
             self._codec,
             self._optimizer,
             variables,
-            UpdateMethods(self),
+            methods,
             is_recurrent=bool(nets[0].state_spec or nets[1].state_spec),
             writes_debug_summaries=debug_summaries,
             writes_gradients=summarize_grads_and_vars,
         )
-        self._run_update = CompiledUpdate(
-            self._update, lambda: work_per_row(self._trained_variables(), observation_spec)
-        )
+        self._run_update = CompiledUpdate(self._update, methods.work_per_row)
 
     @property
     def actor_net(self) -> network.Network:
@@ -163,15 +162,12 @@ class PPOAgent(TFAgent):
         if is_needed and self._running_return is None and batch_size is not None:
             self._running_return = construction.running_return(batch_size)
 
-    # Training.
-
     def _train(self, experience: Nest, weights: Tensor | None) -> LossInfo:
         trajectory = self._checked(experience)
         self.create_training_variables(trajectory.step_type.shape[0])
         outcome = self._run_update(trajectory, weights)
         if tf.executing_eagerly() and self._update.skipped_minibatch:
             raise self._update.skipped_minibatch.error(outcome.loss_info, outcome.report)
-        # In a graph the answer is a tensor; the summary operations ask it themselves.
         if not tf.executing_eagerly() or tf.summary.should_record_summaries():
             report.write_summaries(outcome.report, outcome.train_step)
             if self._summarize_grads_and_vars:
@@ -260,7 +256,7 @@ class PPOAgent(TFAgent):
         del train_step
         current = self._objective.current_distribution(time_steps, training, policy_state)
         act_log_probs, advantages = tf.stop_gradient(act_log_probs), tf.stop_gradient(normalized_advantages)
-        # Only where there is one, for pipelines that override the method as TF-Agents knows it.
+        # Only where there is one: pipelines override the method as TF-Agents knows it.
         state = {"policy_state": policy_state} if policy_state else {}
         value_estimation_loss = self.value_estimation_loss(
             time_steps, returns, weights, old_value_predictions, debug_summaries, training, **state

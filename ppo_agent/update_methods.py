@@ -11,6 +11,7 @@ from ppo_agent import objective
 from ppo_agent.common import shared_results
 from ppo_agent.learner import statistics
 from ppo_agent.learner.batches import TrainingBatch
+from ppo_agent.learner.compilation import work_per_row
 from ppo_agent.learner.report import StepResult
 from ppo_agent.maths import masking
 
@@ -70,6 +71,10 @@ class UpdateMethods:
         else:
             values = statistics.rewards(trajectory)
         agent.update_reward_normalizer(values)
+
+    def work_per_row(self) -> int:
+        """About how many multiplications the networks take for one observation."""
+        return work_per_row(self._agent._trained_variables(), self._agent.time_step_spec.observation)
 
     def trained_variables(self) -> list[tf.Variable]:
         """Both networks' trainable variables."""
