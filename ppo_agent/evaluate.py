@@ -18,15 +18,26 @@ from typing import Any
 from absl import flags
 
 from ppo_agent import _stack
-from ppo_agent.training.command_line import OK, FlagError, define_common_flags, mistakes_are_flag_errors, run, say
+from ppo_agent.common import atomic_files
+from ppo_agent.training.command_line import (
+    OK,
+    FlagError,
+    define_common_flags,
+    find_modules_here,
+    mistakes_are_flag_errors,
+    run,
+    say,
+)
 from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-eval"
 _LARGEST_SEED = 2**31 - 1
+_LARGEST_SETTINGS = 2**24
 
 
 def cli() -> None:
     """Runs the program and exits with its status."""
+    find_modules_here()
     sys.exit(main())
 
 
@@ -40,16 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 128 + n ended by signal n.
     """
     flag_values = define_flags()
+    arguments = list(sys.argv if argv is None else argv)
+    # The folder of a run may stand without a flag in front of it.
+    if len(arguments) > 1 and not arguments[1].startswith("-"):
+        arguments[1] = f"--policy_dir={arguments[1]}"
     with InterruptGuard():
-        return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
+        return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), arguments)
 
 
 def define_flags() -> flags.FlagValues:
     """The program's flags, apart from those of other programs in this process."""
     values = flags.FlagValues()
     own: dict[str, Any] = {"flag_values": values}
-    flags.DEFINE_string("policy_dir", "", "Folder of an exported policy: ROOT/policy.", **own)
-    flags.DEFINE_string("env_name", "CartPole-v1", "As ppo-train takes it.", **own)
+    flags.DEFINE_string("policy_dir", "", "Folder of an exported policy, ROOT/policy, or of a run, ROOT.", **own)
+    flags.DEFINE_string("env_name", "", "As ppo-train takes it; empty: that of the run, or else CartPole-v1.", **own)
     flags.DEFINE_integer("num_episodes", 20, "Episodes to run.", lower_bound=1, **own)
     flags.DEFINE_integer("seed", 0, "Of the environments.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
     flags.DEFINE_string("video_dir", "", "Folder for a video of every episode; empty: none.", **own)
@@ -59,9 +74,7 @@ def define_flags() -> flags.FlagValues:
 
 def _main(flag_values: flags.FlagValues) -> int:
     values: dict[str, Any] = flag_values.flag_values_dict()
-    policy_dir, video_dir = Path(values["policy_dir"]), values["video_dir"]
-    if not (policy_dir / "saved_model.pb").is_file():
-        raise FlagError(f"policy_dir is {str(policy_dir)!r}, expected the folder of an exported policy.")
+    policy_dir, video_dir = _policy_folder(values["policy_dir"]), values["video_dir"]
     if video_dir and util.find_spec("moviepy") is None:
         raise FlagError('video_dir is given, which needs moviepy: run pip install "ppo-agent[video]".')
     _stack.import_tensorflow()
@@ -71,12 +84,38 @@ def _main(flag_values: flags.FlagValues) -> int:
     num_episodes = values["num_episodes"]
     with contextlib.ExitStack() as stack:
         with mistakes_are_flag_errors():
-            env = saved_policy.make_environment(values["env_name"], num_episodes, values["seed"], video_dir)
+            name = values["env_name"] or _env_name_of(policy_dir.parent)
+            env = saved_policy.make_environment(name, num_episodes, values["seed"], video_dir)
             stack.enter_context(env)
             act = saved_policy.load(policy_dir, env)
         result = evaluation.evaluate(env, act, num_episodes)
     say(json.dumps(_report(result.mean, result.std, result.returns)))
     return OK
+
+
+def _policy_folder(given: str) -> Path:
+    """The folder of the policy.
+
+    Raises:
+        FlagError: there is none.
+    """
+    path = Path(given)
+    if path.name == "policy_saver":
+        raise FlagError(f"policy_dir is {given!r}, for TF-Agents alone: expected {path.with_name('policy')}.")
+    if given and (path / "policy" / "saved_model.pb").is_file():
+        return path / "policy"
+    if not (path / "saved_model.pb").is_file():
+        raise FlagError(f"policy_dir is {given!r}, expected the folder of an exported policy, or of a run.")
+    return path
+
+
+def _env_name_of(root_dir: Path) -> str:
+    """The environment of the run that a policy belongs to; CartPole-v1 if there is no such run."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        saved = json.loads(atomic_files.read_file(root_dir / "settings.json", _LARGEST_SETTINGS))
+        if isinstance(saved, dict) and isinstance(name := saved.get("env_name"), str):
+            return name
+    return "CartPole-v1"
 
 
 def _report(mean: float, std: float, returns: list[float]) -> dict[str, Any]:

@@ -507,8 +507,12 @@ class Trainer:
         """
         return parameters.load_parameters(self.agent, source, exact_match=exact_match)
 
-    def save(self, path: PathLike) -> None:
+    def save(self, path: PathLike, *, kept: int = 1) -> None:
         """Writes everything that `load` needs into a folder: complete or not at all.
+
+        Args:
+            path: the folder; what was saved there before is replaced, if it was a trainer.
+            kept: how many of the last ones stay.
 
         Raises:
             ValueError: the folder holds a run of another kind.
@@ -519,7 +523,7 @@ class Trainer:
         with self.guard.deferred():
             directory.path.mkdir(parents=True, exist_ok=True)
             write_json(directory.settings, self.describe())
-            self.write_checkpoint(CheckpointStore(directory.checkpoints, 1, warn))
+            self.write_checkpoint(CheckpointStore(directory.checkpoints, kept, warn))
 
     def pretrain(self, episodes: Any, num_epochs: int = 10, **options: Any) -> Any:
         """Behaviour cloning: makes the policy take the actions of recorded episodes.

@@ -6,8 +6,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from ppo_agent import train
-from ppo_agent.training import command_line, progress
+import ppo_agent
 
 from benchmarks import measure
 
@@ -15,20 +14,19 @@ THRESHOLD = 475.0
 
 
 def train_to_threshold(seed: int) -> dict[str, Any]:
-    """Runs the program and ends it, as Ctrl-C would, when the threshold is reached."""
+    """Trains as the program does, and ends it when the threshold is reached."""
     reached: dict[str, Any] = {"seconds_to_475": None, "return_mean": 0.0}
 
-    def update(_: progress.ProgressBar, steps: int, mean_return: float) -> None:
-        reached.update(steps_to_475=steps, return_mean=mean_return)
-        if mean_return >= THRESHOLD:
+    def stop(trainer: ppo_agent.Trainer) -> bool:
+        reached.update(steps_to_475=trainer.environment_steps, return_mean=trainer.mean_return)
+        if trainer.mean_return >= THRESHOLD:
             reached["seconds_to_475"] = measure.seconds_since_start()
-            raise command_line.Interrupted(2)
+        return not trainer.mean_return >= THRESHOLD
 
-    # The program tells its progress bar the mean return of the last 100 episodes after every iteration.
-    progress.ProgressBar.update = update  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        flags = ("--env_name=CartPole-v1", f"--seed={seed}", f"--root_dir={folder}/run")
-        train.main(["ppo-train", *flags])
+        trainer = ppo_agent.Trainer("CartPole-v1", seed=seed, root_dir=f"{folder}/run")
+        trainer.train(callbacks=[stop])
+        trainer.close()
     if reached["seconds_to_475"] is None:
         raise SystemExit(f"{THRESHOLD:.0f} was not reached in {reached['steps_to_475']} steps, but {reached}")
     return reached

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
 
+from ppo_agent.training import flag_hints
+
 OK, RUN_TIME_ERROR, WRONG_FLAG = 0, 1, 2
 
 
@@ -78,6 +80,11 @@ def run(
     """
     try:
         return _parse_and_call(description, flag_values, main, sys.argv if argv is None else argv)
+    except flags.UnrecognizedFlagError as error:
+        found = flag_hints.hint(error.flagname, flag_values)
+        return _fail(
+            program, flag_values, error, WRONG_FLAG, f"--{error.flagname} is no flag{found}; --help lists them."
+        )
     except flags.Error as error:
         return _fail(program, flag_values, error, WRONG_FLAG, f"{one_line(str(error))} (--help lists the flags)")
     except FlagError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import gymnasium
@@ -100,6 +101,21 @@ def make_environment(
         return GymnasiumEnvironment(env_name, seed=seed, **limits)
     if isinstance(env_name, str) and env_name.startswith(envpool.PREFIX) and envpool.is_game(env_name):
         limits = {"env_kwargs": {"episodic_life": is_training}, **limits}
+    if isinstance(env_name, str):
+        check_is_known(env_name)
     return GymnasiumEnvironment(
         env_name, num_environments=num_environments, seed=seed, vectorization=vectorization, **limits
     )
+
+
+def check_is_known(env_name: str) -> None:
+    """Raises ValueError for an id that nothing has registered, with the closest one that is, if there is one."""
+    if ":" in env_name or env_name in gymnasium.registry:
+        return
+    family = env_name.rpartition("-v")[0] or env_name
+    if any(spec.name.lower() == family.lower() and spec.name == family for spec in gymnasium.registry.values()):
+        return  # Of another version: gymnasium tells which there are.
+    known = {name.lower(): name for name in (*gymnasium.registry, *_IN_TENSORFLOW)}
+    close = difflib.get_close_matches(env_name.lower(), known, n=1, cutoff=0.75)
+    if close:
+        raise ValueError(f"env_name is {env_name!r}, expected a registered id (did you mean {known[close[0]]}?).")

@@ -33,7 +33,7 @@ class LoadedParameters(NamedTuple):
 
 def get_parameters(agent: PPOAgent) -> dict[str, Array]:
     """The variables of networks and normalisers by name, copies."""
-    return {name: np.array(variable) for name, variable in _variables(agent).items()}
+    return {name: variable.numpy().copy() for name, variable in _variables(agent).items()}
 
 
 def load_parameters(agent: PPOAgent, source: Any, *, exact_match: bool = True) -> LoadedParameters:
