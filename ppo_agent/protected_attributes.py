@@ -26,8 +26,15 @@ def add_protected_attributes(cls: _Class) -> _Class:
         setattr(cls, _OTHER_NAMES.get(field.name, f"_{field.name}"), _hyper_parameter(field.name))
     cls._action_distribution_spec = property(lambda agent: agent._codec.spec)
     cls._collected_as_transition = property(_collected_as_transition)
-    cls._grad_norm = property(lambda agent: report.entry(agent._report, "gradient_norm"))
+    cls._grad_norm = _ReportedGradientNorm()
     return cls
+
+
+class _ReportedGradientNorm:
+    """Unlike a property, it gives way to what a subclass's own `_train` assigns, as both of TF-Agents' clients do."""
+
+    def __get__(self, agent: Any, _: type | None = None) -> Any:
+        return self if agent is None else report.entry(agent._report, "gradient_norm")
 
 
 def _hyper_parameter(name: str) -> property:

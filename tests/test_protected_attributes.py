@@ -134,6 +134,7 @@ class OwnTraining(ScaledAgent):
                     mask, self.train_step_counter, False, processed.policy_info["value_prediction"], training=True,
                 )  # fmt: skip
             gradients = tape.gradient(info.loss, variables)
+            self._grad_norm = tf.linalg.global_norm(gradients)
             if self._gradient_clipping > 0:
                 gradients, _ = tf.clip_by_global_norm(gradients, self._gradient_clipping)
             self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -155,3 +156,4 @@ def test_subclasses_train(rng, cls):
     assert all(np.any(before[name] != value) for name, value in after.items() if name.startswith("variable"))
     assert agent.train_step_counter == 4
     assert float(agent._clip_fraction) >= 0
+    assert float(agent._grad_norm) > 0
