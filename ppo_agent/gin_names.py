@@ -35,10 +35,11 @@ def configurable(module: str) -> Callable[[_Class], _Class]:
     def decorate(cls: _Class) -> _Class:
         import gin
 
-        plain, selector = cls.__init__, f"{module}.{cls.__name__}"
+        target: Any = cls
+        plain, selector = target.__init__, f"{module}.{cls.__name__}"
         with gin.config.interactive_mode():  # TF-Agents may have registered its own.
             gin.configurable(module=module)(cls)
-        configured = cls.__init__
+        configured = target.__init__
 
         @functools.wraps(plain)
         def construct(self: Any, *arguments: Any, **keywords: Any) -> None:
@@ -46,7 +47,7 @@ def configurable(module: str) -> Callable[[_Class], _Class]:
             has_values = gin.get_bindings(selector, resolve_references=False)
             (configured if has_values else plain)(self, *arguments, **keywords)
 
-        cls.__init__ = construct
+        target.__init__ = construct
         return cls
 
     return decorate
@@ -116,7 +117,7 @@ class _Then(abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         """As the loader; then sees whether classes are to be loaded."""
         self._loader.exec_module(module)
-        spec = module.__spec__
+        spec: Any = module.__spec__
         if spec is not None:
             spec.loader = module.__loader__ = self._loader
             spec._initializing = False

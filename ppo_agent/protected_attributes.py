@@ -24,9 +24,10 @@ def add_protected_attributes(cls: _Class) -> _Class:
     """Decorator of an agent with `_config`, `_codec` and `_report` that adds the properties to it."""
     for field in dataclasses.fields(PPOConfig):
         setattr(cls, _OTHER_NAMES.get(field.name, f"_{field.name}"), _hyper_parameter(field.name))
-    cls._action_distribution_spec = property(lambda agent: agent._codec.spec)
-    cls._collected_as_transition = property(_collected_as_transition)
-    cls._grad_norm = _ReportedGradientNorm()
+    target: Any = cls
+    target._action_distribution_spec = property(lambda agent: agent._codec.spec)
+    target._collected_as_transition = property(_collected_as_transition)
+    target._grad_norm = _ReportedGradientNorm()
     return cls
 
 

@@ -66,6 +66,8 @@ class Trainer:
         evaluations: those that `train` has made, (environment steps, `Evaluation`) each.
     """
 
+    recorder: RunRecorder | None
+
     def __init__(
         self,
         env: EnvLike,
@@ -123,7 +125,7 @@ class Trainer:
     def _start(self, env: EnvLike, seed: int, settings: Settings, source: str, callbacks: list[Any]) -> None:
         self.settings, self.seed, self.source = settings, int(seed), source
         self.env_name = env if isinstance(env, str) else None
-        self.recorder: RunRecorder | None = None
+        self.recorder = None
         self.result: dict[str, Any] | None = None
         self.evaluations: list[tuple[int, Evaluation]] = []
         self._callbacks = callbacks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
@@ -37,7 +37,8 @@ class UpdateMethods:
         arguments, weights = objective.loss_arguments(minibatch)
         # Only where there is one, for pipelines that override the method as TF-Agents knows it.
         state = {"policy_state": minibatch.first_state} if minibatch.policy_state else {}
-        loss_info = agent.get_loss(
+        get_loss: Any = agent.get_loss
+        loss_info = get_loss(
             *arguments,
             agent.train_step_counter,
             agent.debug_summaries,

@@ -323,7 +323,8 @@ class NumpySource:
 
     def _block(self, tensor: tf.Tensor, form: Form, operands: list[Value]) -> Value:
         """Computes for many steps at once what depends on random numbers and variables alone."""
-        place, call = max(operands, key=lambda x: x.level).shape, form.call
+        place = max(operands, key=lambda x: x.level).shape
+        call: Any = form.call
         dtype = tensor.dtype.as_numpy_dtype
         key = ("block", tensor.name)
 

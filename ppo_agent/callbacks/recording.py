@@ -34,6 +34,7 @@ class Periodic(Callback):
     def on_training_start(self, trainer: Trainer) -> bool | None:
         """Begins to count."""
         self._next = trainer.environment_steps + self._every
+        return None
 
     def on_update_end(self, trainer: Trainer) -> bool | None:
         """Acts if it is due."""

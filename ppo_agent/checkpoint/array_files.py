@@ -83,7 +83,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, kind
         raise DamagedError(f"variables.npz holds {name} in {info.file_size} bytes, expected {expected}")
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file, max_header_size=_LONGEST_HEADER)
     if [str(dtype), list(shape)] != [kind[0], list(kind[1])]:
         raise DamagedError(f"variables.npz holds {name} as {dtype} {shape}, expected {kind[0]} {kind[1]}")

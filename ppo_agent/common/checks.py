@@ -9,7 +9,7 @@ import numpy as np
 
 def is_int(value: Any, at_least: int = 0) -> bool:
     """Whether a value is an int (NumPy's among them, bools not) of at least `at_least`."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= at_least
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= at_least)
 
 
 def check_int(name: str, value: Any, at_least: int = 1) -> int:

@@ -90,7 +90,7 @@ class CompiledUpdate:
         key = self._key(trajectory, weights, capacity, jit)
         arguments = (trajectory, weights, None if capacity is None else tf.constant(capacity))
         if key not in self._functions:
-            function = tf.function(lambda *arguments: self._update(*arguments, jit), autograph=False)
+            function = tf.function(lambda *given: self._update(given[0], given[1], given[2], jit), autograph=False)
             self._functions[key] = function.get_concrete_function(*_open_time(arguments))
         if jit and (key, capacity) not in self._compiled:
             outcome = compilation_cache.call(self._functions[key], *arguments)

@@ -32,11 +32,12 @@ def returns_so_far(trajectory: Trajectory, discount: float, running: tf.Variable
         running: the returns of the B rows at the end of the last experience; brought up to date. None, or a variable
             for another number of rows, begins at 0.
     """
-    continues = running is not None and running.shape[0] == trajectory.step_type.shape[0]
-    before = running.read_value() if continues else tf.zeros_like(trajectory.reward[:, 0])
+    if running is not None and running.shape[0] != trajectory.step_type.shape[0]:
+        running = None
+    before = tf.zeros_like(trajectory.reward[:, 0]) if running is None else running.read_value()
     valid = _is_rewarded(trajectory)
     returns = return_ops.running_returns(trajectory.reward, discount, trajectory.is_first(), valid, before)
-    if continues:
+    if running is not None:
         running.assign(returns[:, -1])
     return tf.boolean_mask(returns, valid)
 
