@@ -93,7 +93,11 @@ setup(
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={
-        "console_scripts": ["ppo-train = ppo_agent.train:cli", "ppo-eval = ppo_agent.evaluate:cli"],
+        "console_scripts": [
+            "ppo-train = ppo_agent.train:cli",
+            "ppo-eval = ppo_agent.evaluate:cli",
+            "ppo-export = ppo_agent.export_command:cli",
+        ],
     },
     zip_safe=False,
 )

@@ -110,6 +110,11 @@ class PPOPolicy(actor_policy.ActorPolicy):
             spec["value_prediction"] = tensor_spec.TensorSpec([], tf.float32, "value_prediction")
         return spec
 
+    @property
+    def value_state_spec(self) -> Nest:
+        """Nest of the specs of the value network's state, without batch dimension; () for none."""
+        return self._value_network.state_spec
+
     def get_initial_value_state(self, batch_size: Tensor | None) -> Nest:
         """Zeros for the value network's state.
 

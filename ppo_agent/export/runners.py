@@ -1,0 +1,124 @@
+"""Exported policies at work, each called with arrays by name: to verify, to evaluate, to measure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ppo_agent.common.types import Array
+from ppo_agent.export import numpy_policy, sources
+
+# From inputs [B, ...] by name to outputs by name, as the SavedModel's signatures call them.
+Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+class SavedModelRunner:
+    """Runs `action` and `distribution` of a SavedModel as one operation, without what a `tf.function` adds.
+
+    Args:
+        directory: of the SavedModel.
+        outputs: the signatures; by default both.
+
+    Attributes:
+        inputs: `tf.TensorSpec` by name.
+    """
+
+    def __init__(self, directory: Path, outputs: tuple[str, ...] = ("action", "distribution")) -> None:
+        self._loaded = tf.saved_model.load(str(directory))
+        found = sources.acting_signatures(self._loaded)
+        signatures = [found[name] for name in outputs if name in found]
+        self.inputs: dict[str, tf.TensorSpec] = dict(signatures[0].structured_input_signature[1])
+        self._call, self._outputs = _as_one_operation(signatures, self.inputs)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name."""
+        found = self._call([inputs[name] for name in self.inputs])
+        return {name: tensor.numpy() for name, tensor in zip(self._outputs, found, strict=True)}
+
+    def initial_state(self, batch_size: int) -> dict[str, Array]:
+        """Zeros for every input that is a state."""
+        specs = {name: spec for name, spec in self.inputs.items() if name.startswith("policy_state")}
+        return {
+            name: np.zeros([batch_size, *spec.shape[1:]], spec.dtype.as_numpy_dtype) for name, spec in specs.items()
+        }
+
+
+def _as_one_operation(
+    signatures: list[Any], specs: Mapping[str, tf.TensorSpec]
+) -> tuple[Callable[[list[Array]], list[tf.Tensor]], list[str]]:
+    """A function of arrays in the order of the specs, and the names of its results."""
+
+    def joined(*leaves: tf.Tensor) -> dict[str, tf.Tensor]:
+        inputs = dict(zip(specs, leaves, strict=True))
+        return {name: leaf for signature in signatures for name, leaf in signature(**inputs).items()}
+
+    traced = tf.function(joined, input_signature=list(specs.values()), autograph=False).get_concrete_function()
+    captured, dtypes = list(traced.captured_inputs), [output.dtype for output in traced.outputs]
+    config = tf.compat.v1.ConfigProto()
+    # Rewriting small graphs costs more than it saves.
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    config_proto = config.SerializeToString()
+
+    def call(arrays: list[Array]) -> list[tf.Tensor]:
+        return tf.raw_ops.StatefulPartitionedCall(
+            args=[*arrays, *captured], Tout=dtypes, f=traced, config_proto=config_proto
+        )
+
+    return call, sorted(traced.structured_outputs)
+
+
+def tflite_runner(file: Path, outputs: tuple[str, ...] = ("action", "distribution")) -> Runner:
+    """Runs a TFLite file on one thread; by the package ai-edge-litert, where there is none by TensorFlow."""
+    interpreter = _interpreter(file)
+    names = [name for name in outputs if name in interpreter.get_signature_list()]
+    runners = [interpreter.get_signature_runner(name) for name in names]
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: value for runner in runners for name, value in runner(**inputs).items()}
+
+    return run
+
+
+def _interpreter(file: Path) -> Any:
+    if util.find_spec("ai_edge_litert") is not None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter(str(file), num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tf.lite.Interpreter(str(file), num_threads=1)
+
+
+def onnx_runner(file: Path, outputs: tuple[str, ...] = ("action", "distribution")) -> Runner:
+    """Runs an ONNX file by onnxruntime on one thread.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    if util.find_spec("onnxruntime") is None:
+        raise sources.MissingPackageError(
+            'onnxruntime is not installed, expected it: run pip install "ppo-agent[onnx]".'
+        )
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    state = "next_policy_state"
+    names = [o.name for o in session.get_outputs() if o.name.startswith((*outputs, state))]
+    plain = [name.removeprefix("next_") for name in names]
+    return lambda inputs: dict(zip(plain, session.run(names, dict(inputs)), strict=True))
+
+
+def numpy_runner(directory: Path, outputs: tuple[str, ...] = ("action", "distribution")) -> Runner:
+    """Runs what `export_numpy` wrote."""
+    whole = numpy_policy.NumpyPolicy(directory)
+    names = [name for name in whole.document["outputs"] if name.startswith((*outputs, "policy_state"))]
+    policy = numpy_policy.NumpyPolicy(directory, names)
+    return lambda inputs: policy(**inputs)
