@@ -323,6 +323,7 @@ LOWERINGS |= {
     "NotEqual": _composed(lambda add, _, a, b: add("Not", add("Equal", a, b))),
     "Expm1": _composed(lambda add, number, x: add("Sub", add("Exp", x), number(1))),
     "Log1p": _composed(lambda add, number, x: add("Log", add("Add", x, number(1)))),
+    "Erfc": _composed(lambda add, number, x: add("Sub", number(1), add("Erf", x))),
     "Relu6": _composed(lambda add, number, x: add("Min", add("Relu", x), number(6))),
     "Softsign": _composed(lambda add, number, x: add("Div", x, add("Add", add("Abs", x), number(1)))),
     "ClipByValue": _composed(lambda add, _, x, low, high: add("Min", add("Max", x, low), high)),
