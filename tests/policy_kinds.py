@@ -57,7 +57,9 @@ def make_policy(observation: Any, action: Any, rng: np.random.Generator, **argum
     normalizer = make_observation_normalizer(observation, actor.input_tensor_spec)
     policy = PPOPolicy(ts.time_step_spec(observation), action, actor, value, normalizer, clip=False, collect=False)
     for variable in (*actor.variables, *value.variables):
-        variable.assign(rng.normal(size=variable.shape) * 0.5)
+        # Weights that neither saturate what follows nor magnify rounding errors.
+        fan_in = max(1, int(np.prod(variable.shape[:-1])))
+        variable.assign(rng.normal(size=variable.shape) * min(0.5, 1.0 / np.sqrt(fan_in)))
     if normalizer is not None:
         normalizer.update(sample(observation, rng, 30))
     return greedy_policy.GreedyPolicy(policy)
