@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
+from tf_agents.trajectories import TimeStep
 
 from ppo_agent.agent import PPOAgent
 from ppo_agent.checkpoint import CheckpointError, CheckpointStore
 from ppo_agent.checkpoint.store import Loaded, load
 from ppo_agent.checkpoint.variables import named_variables
+from ppo_agent.common.types import Nest
 from ppo_agent.export import export_policy, files, metadata
-from ppo_agent.training import experiment, named_environments, settings
+from ppo_agent.training import experiment, named_environments, saved_run
 from ppo_agent.training.command_line import warn
 from ppo_agent.training.saved_policy import check_inside
 
@@ -48,7 +50,8 @@ def from_policy_dir(directory: Path, env_name: str = "") -> Exported:
     if not (directory / "saved_model.pb").is_file():
         raise ValueError(f"policy_dir is {str(directory)!r}, expected the folder of an exported policy.")
     check_inside(directory)
-    return Exported(directory, env_name or metadata.read(directory).get("environment"), None)
+    name = env_name or metadata.read(directory).get("environment")
+    return Exported(directory, named_environments.gymnasium_name(name) if isinstance(name, str) else None, None)
 
 
 @contextmanager
@@ -61,11 +64,14 @@ def from_run(root_dir: Path, which: str) -> Iterator[Exported]:
 
     Raises:
         CheckpointError: the run has no such checkpoint.
+        ValueError: its agent cannot be made again.
     """
     loaded = _load(root_dir, which)
-    run: dict[str, Any] = dict(loaded.manifest.hyper_parameters["run"])
-    env_name = named_environments.gymnasium_name(run["env_name"])
-    agent = _restored_agent(env_name, settings.combine(run["settings"], {}), loaded)
+    run = saved_run.of_checkpoint(loaded)
+    if run.own_agent:
+        raise ValueError(f"root_dir is {str(root_dir)!r}, whose agent was given ready, expected policy_dir instead.")
+    env_name = None if run.env_name is None else named_environments.gymnasium_name(run.env_name)
+    agent = _restored_agent(run, loaded)
     mean = loaded.manifest.evaluation
     evaluation = None if mean is None else {"eval_return_mean": mean, "environment_steps": loaded.manifest.step}
     with files.scratch_folder() as scratch:
@@ -88,10 +94,10 @@ def _load(root_dir: Path, which: str) -> Loaded:
     return loaded
 
 
-def _restored_agent(env_name: str, chosen: Any, loaded: Loaded) -> PPOAgent:
+def _restored_agent(run: saved_run.SavedRun, loaded: Loaded) -> PPOAgent:
     """An agent whose policy is that of the checkpoint; what only training needs stays as it is."""
-    with named_environments.make_environment(env_name) as env:
-        agent = experiment.make_agent(env, chosen, tf.keras.optimizers.Adam())
+    time_step_spec, action_spec = _specs(run)
+    agent = experiment.make_agent(time_step_spec, action_spec, run.settings, tf.keras.optimizers.Adam())
     wanted = {id(variable) for variable in agent.policy.variables()}
     for name, variable in named_variables(agent, leave_out=[agent._optimizer]).items():
         if id(variable) in wanted:
@@ -99,3 +105,13 @@ def _restored_agent(env_name: str, chosen: Any, loaded: Loaded) -> PPOAgent:
                 raise CheckpointError(f"{loaded.path} has no {name}, expected the variables of the run's policy.")
             variable.assign(loaded.arrays[f"agent/{name}"])
     return agent
+
+
+def _specs(run: saved_run.SavedRun) -> tuple[TimeStep, Nest]:
+    """Of time steps and actions; folders of earlier versions do not tell them."""
+    if run.observation_spec is not None:
+        return run.time_step_spec, run.action_spec
+    if run.env_name is None:
+        raise ValueError("the run tells neither its environment nor its specs, expected one of them.")
+    with named_environments.make_environment(named_environments.gymnasium_name(run.env_name)) as env:
+        return env.time_step_spec(), env.action_spec()

@@ -140,7 +140,12 @@ class RunRecorder:
             self._events.close()
             policy = trainer.agent.policy
             with self._told("policy"):
-                export_policy(policy, self.directory.policy)
+                told = self.result(trainer, finished=finished)
+                evaluation = {name: told[name] for name in told if name.startswith("eval_")}
+                steps = {"environment_steps": told["environment_steps"]}
+                export_policy(
+                    policy, self.directory.policy, environment=trainer.env_name, evaluation={**evaluation, **steps}
+                )
 
             def write_result() -> dict[str, Any]:
                 stopped = interrupted or guard.pending is not None
