@@ -98,7 +98,7 @@ def test_another_number_of_rows_disturbs_nothing_and_checkpoints_keep_the_sums(r
     path = tf.train.Checkpoint(agent=agent).write(str(tmp_path / "state"))
     other = helpers.make_agent(normalize_rewards_by="return")
     tf.train.Checkpoint(agent=other).restore(path).expect_partial()
-    other._create_running_return(4)
+    other.create_training_variables(4)
     np.testing.assert_array_equal(other._running_return.numpy(), sums)
 
 
