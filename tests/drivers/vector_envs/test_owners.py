@@ -47,6 +47,8 @@ def wait_until_ended(pids, seconds=10.0):
 
 def own(make, pipe, in_thread):
     """Starts environments, two vector environments of two halves, begins to step one, and waits to be ended."""
+    for name in ("HUP", "QUIT", "TERM"):  # A shell lets its background jobs ignore some of them.
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
 
     def start():
         envs = [processes.make_process_env(make, 4) for _ in range(2)]
@@ -83,7 +85,9 @@ def test_workers_end_with_their_owner(make, in_thread, signals):
         os.kill(owner.pid, getattr(signal, f"SIG{name}"))
         time.sleep(0.02)
     owner.join(10)
-    assert owner.exitcode is not None
+    has_ended = owner.exitcode is not None
+    owner.kill()
+    assert has_ended
     assert wait_until_ended(workers) == []
     assert os.read(output, 1) == b""
     os.close(output)
