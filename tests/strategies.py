@@ -113,7 +113,7 @@ def spoilt(values, mask, rng):
 
 
 _FLOATS = st.sampled_from([np.float32, np.float64])
-_SMALL_SHAPES = st.sampled_from([(), (1,), (3,), (2, 2), (0,)])
+_SMALL_SHAPES = st.sampled_from([(), (1,), (3,), (2, 2)])
 
 
 @st.composite
@@ -134,11 +134,11 @@ def _boxes(draw):
 
 
 @st.composite
-def _integer_boxes(draw):
+def _integer_boxes(draw, most=2**64):
     dtype = draw(st.sampled_from([np.uint8, np.int8, np.int16, np.int32, np.int64]))
     info = np.iinfo(dtype)
     low, high = sorted(draw(st.lists(st.integers(int(info.min), int(info.max)), min_size=2, max_size=2)))
-    return gym.spaces.Box(low, high, draw(_SMALL_SHAPES), dtype)
+    return gym.spaces.Box(low, min(high, low + most), draw(_SMALL_SHAPES), dtype)
 
 
 def discrete_spaces():
@@ -169,8 +169,13 @@ def nested(leaves, max_leaves=5):
 
 
 def spaces():
-    """Any space that has a tensor form."""
+    """Any space of observations that has a tensor form."""
     return nested(leaf_spaces())
+
+
+def action_spaces():
+    """Any space of actions that has a tensor form: each whole number is a category, so there are not too many."""
+    return nested(st.one_of(_boxes(), _integer_boxes(most=1000), discrete_spaces()))
 
 
 def unsupported_spaces():

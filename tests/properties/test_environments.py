@@ -72,7 +72,7 @@ def make_environment(scripts, rng, observations=None, actions=None):
 
 
 @pytest.mark.filterwarnings("ignore:.*length of a multi-dimensional MultiDiscrete")
-@holds_for(scripts=SCRIPTS, rng=generators(), observations=strategies.spaces(), actions=strategies.spaces())
+@holds_for(scripts=SCRIPTS, rng=generators(), observations=strategies.spaces(), actions=strategies.action_spaces())
 def test_time_steps_of_any_spaces_and_episodes(scripts, rng, observations, actions):
     env, singles = make_environment(scripts, rng, observations, actions)
     spec = env.action_spec()

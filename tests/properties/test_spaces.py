@@ -37,7 +37,7 @@ def random_actions(spec, rng, count=3):
 
 @holds_for(space=strategies.spaces(), rng=generators())
 def test_observations_fit_their_spec(space, rng):
-    spec, decode = spaces.observation_spec(space), spaces.observation_decoder(space)
+    spec, decode = spaces.observation_spec(space), spaces.observation_decoder(space, 3)
     observation = batched(space, rng)
     decoded = decode(observation)
     tf.nest.assert_same_structure(spec, decoded)
@@ -51,7 +51,7 @@ def test_observations_fit_their_spec(space, rng):
         assert not np.shares_memory(x, y) or not x.size
 
 
-@holds_for(space=strategies.spaces(), rng=generators())
+@holds_for(space=strategies.action_spaces(), rng=generators())
 def test_actions_end_up_in_the_space(space, rng):
     spec, encode = spaces.action_spec(space), spaces.action_encoder(space)
     for leaf in tf.nest.flatten(spec):
@@ -93,7 +93,10 @@ def leaves(space):
 
 
 @holds_for(
-    good=strategies.spaces(), bad=strategies.unsupported_spaces(), deep=st.booleans(), what=st.sampled_from(["a", "b"])
+    good=strategies.action_spaces(),
+    bad=strategies.unsupported_spaces(),
+    deep=st.booleans(),
+    what=st.sampled_from(["a", "b"]),
 )
 def test_other_spaces_are_refused_with_their_place(good, bad, deep, what):
     space = gym.spaces.Dict({"good": good, what: gym.spaces.Tuple([good, bad]) if deep else bad})
@@ -101,6 +104,6 @@ def test_other_spaces_are_refused_with_their_place(good, bad, deep, what):
     for make, name in ((spaces.observation_spec, "observation"), (spaces.action_spec, "action")):
         with pytest.raises(ValueError, match=rf"the environment's {name}/{place} space is .*, expected Box"):
             make(space)
-    for make in (spaces.observation_decoder, spaces.action_encoder):
+    for make in (lambda space: spaces.observation_decoder(space, 3), spaces.action_encoder):
         with pytest.raises(ValueError, match=r"expected Box, Discrete"):
             make(space)

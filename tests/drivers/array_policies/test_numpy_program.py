@@ -545,7 +545,7 @@ def test_a_driver_collects_with_the_networks_of_the_moment_and_can_be_resumed():
         driver.run()
         rows = buffer.gather_all()
         buffer.clear()
-        expected = agent._current_distribution(ts.TimeStep(*(rows.step_type,) * 3, rows.observation)).logits
+        expected = agent._objective.current_distribution(ts.TimeStep(*(rows.step_type,) * 3, rows.observation)).logits
         logits = rows.policy_info["dist_params"]["logits"][:, :-1]  # The last row repeats them.
         np.testing.assert_allclose(logits, expected[:, :-1], rtol=1e-4, atol=1e-5)
         agent.train(rows)
