@@ -31,9 +31,9 @@ def expert_episodes(num_episodes: int = 20) -> dict[str, np.ndarray]:
 
 def test_an_expert_is_imitated(tmp_path: Path) -> None:
     np.savez(tmp_path / "expert.npz", **expert_episodes(), rewards=np.ones(len(expert_episodes()["obs"])))
-    with Trainer("CartPole-v1", **TINY) as trainer:
+    with Trainer("CartPole-v1", **{**TINY, "actor_fc_layers": (64, 64)}) as trainer:
         report = trainer.pretrain(
-            tmp_path / "expert.npz", num_epochs=8, learning_rate=3e-3, validation_fraction=0.2, value=True
+            tmp_path / "expert.npz", num_epochs=12, learning_rate=3e-3, validation_fraction=0.2, value=True
         )
         assert report.losses[-1] < report.losses[0]
         assert report.accuracies[-1] > 0.95

@@ -180,8 +180,10 @@ class CheckpointStore:
     def _evaluation(self, path: Path) -> float | None:
         if path not in self._evaluations:
             try:
-                self._evaluations[path] = read_manifest(atomic_files.read_file(path / _MANIFEST)).evaluation
-            except (OSError, DamagedError):
+                self._evaluations[path] = read_manifest(
+                    atomic_files.read_file(path / _MANIFEST, _LARGEST_MANIFEST)
+                ).evaluation
+            except (OSError, DamagedError, NewerFormatError):
                 self._evaluations[path] = None
         return self._evaluations[path]
 
