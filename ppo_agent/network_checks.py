@@ -91,7 +91,9 @@ def check_output(name: str, output_spec: Nest, expected_name: str, expected: Nes
     try:
         distribution_utils.assert_specs_are_compatible(output_spec, expected, "")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} emits {found}, expected {expected_name}: {expected}.") from error
+        policy = tf.keras.mixed_precision.global_policy().name
+        reason = "" if policy == "float32" else f" (Keras' dtype policy is {policy}, expected float32)"
+        raise ValueError(f"{name} emits {found}, expected {expected_name}: {expected}{reason}.") from error
 
 
 def spec_without_mask(net: network.Network) -> Nest | None:

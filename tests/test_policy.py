@@ -1,5 +1,7 @@
 """The policy: what it emits, its states, and the networks that it refuses."""
 
+import re
+
 import helpers
 import numpy as np
 import oracles
@@ -10,7 +12,15 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent import PPOPolicy
+from ppo_agent.network_checks import check_output
+from ppo_agent.networks import ActorNetwork, ValueNetwork
 from ppo_agent.normalizers import StreamingNormalizer
+
+ACTION_RANGES = {
+    "discrete": tensor_spec.BoundedTensorSpec([], tf.int64, 0, 3),
+    "from 2": tensor_spec.BoundedTensorSpec([], tf.int32, 2, 4),
+    "several": tensor_spec.BoundedTensorSpec([3], tf.int32, 0, [1, 4, 2]),
+}
 
 
 def make_policy(kind="ours", action="continuous", **keywords):
@@ -179,3 +189,30 @@ def test_value_network_of_another_shape(units):
 def test_networks_must_not_be_swapped():
     with pytest.raises((ValueError, TypeError), match=r"actor_net|value_net"):
         helpers.make_agent(nets=helpers.make_networks()[::-1])
+
+
+@pytest.mark.parametrize("spec", ACTION_RANGES.values(), ids=list(ACTION_RANGES))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_policy_without_finite_outputs_chooses_nothing_outside_its_range(spec, bad):
+    observation_spec = tf.TensorSpec([3], tf.float32)
+    networks = ActorNetwork(observation_spec, spec, (4,)), ValueNetwork(observation_spec, (4,))
+    policy = PPOPolicy(ts.time_step_spec(observation_spec), spec, *networks, clip=False)
+    observation = tf.fill([50, 3], bad)
+    try:
+        action = policy.action(ts.restart(observation, 50)).action.numpy()
+    except ValueError as error:
+        assert re.match(r"action is \[.*\], expected values from .*: the observations or", str(error))  # noqa: PT017
+    else:
+        assert ((action >= spec.minimum) & (action <= spec.maximum)).all()
+
+
+def test_keras_dtype_policy_is_named():
+    observation_spec = tf.TensorSpec([3], tf.float32)
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        net = sequential.Sequential([tf.keras.layers.Dense(1), tf.keras.layers.Reshape([])])
+        spec = net.create_variables(observation_spec)
+        with pytest.raises(ValueError, match=r"Keras' dtype policy is mixed_bfloat16, expected float32\)\.$"):
+            check_output("value_net", spec, "one value", tf.TensorSpec([], tf.float32))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
