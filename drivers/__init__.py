@@ -5,6 +5,7 @@ They know TF-Agents' interfaces and no agent: any `TFEnvironment`, policy and ob
 
 from __future__ import annotations
 
+from .array_policies.py_policy import py_policy
 from .dynamic_episode_driver import DynamicEpisodeDriver
 from .dynamic_step_driver import DynamicStepDriver
 from .environments.gymnasium_environment import GymnasiumEnvironment
@@ -24,4 +25,5 @@ __all__ = [
     "TFPendulum",
     "TensorFlowEnvironment",
     "UniformReplayBuffer",
+    "py_policy",
 ]

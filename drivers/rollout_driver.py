@@ -18,6 +18,7 @@ from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
 from .array_policies.array_policy import ArrayPolicy
+from .environments.py_environment_adapter import on_arrays
 from .faults.soundness import check_rollout
 from .observers import Observed, Observers
 from .rollouts import compiled_loop
@@ -48,8 +49,8 @@ class RolloutDriver(driver.Driver):
 
     The rollout takes one of three ways, which give equal rows for equal actions:
 
-    - in Python, if the environment has `step_numpy`: with the policy's graph carried out in NumPy where NumPy has its
-      operations, else with one call of a traced function for each step;
+    - in Python, if the environment has `step_numpy` or is a `TFPyEnvironment`: with the policy's graph carried out in
+      NumPy where NumPy has its operations, else with one call of a traced function for each step;
     - compiled by XLA, if the environment has a true `is_compilable` and the policy consists of operations that XLA
       takes and draws its actions from the distributions that it gives;
     - else in one graph that holds policy and environment.
@@ -94,7 +95,8 @@ class RolloutDriver(driver.Driver):
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
         self._counts_boundaries = count.counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
-        self._array_policy = ArrayPolicy(policy) if hasattr(env, "step_numpy") else None
+        self._array_env = on_arrays(env)
+        self._array_policy = None if self._array_env is None else ArrayPolicy(policy)
         step_spec = policy.policy_step_spec
         self._step_dtypes = tf.nest.map_structure(
             lambda spec: spec.dtype.as_numpy_dtype, host_calls.plain((step_spec.action, step_spec.info))
@@ -183,12 +185,15 @@ class RolloutDriver(driver.Driver):
         time_step, policy_state = host_calls.to_arrays((time_step, policy_state))
         if policy_state is None:
             policy_state = array_policy.initial_state(self.env.batch_size)
-        groups = groups_of(self.env)
+        groups = groups_of(self._array_env)
         rollout, time_step, policy_state = collect_in_python(groups, array_policy, time_step, policy_state, stop)
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
             rollout = drop_abandoned(rollout._replace(action=action, policy_info=info))
-            self._sinks.observe(self._sinks.prepare(rollout))
+            observed = self._sinks.prepare(rollout)
+            if self._checks:
+                check_rollout(observed.rows or observed.steps)
+            self._sinks.observe(observed)
         return host_calls.to_tensors((time_step, policy_state))
 
     def _collect_first(self, *arguments: Any) -> tuple[Observed, ts.TimeStep, Nest]:

@@ -50,6 +50,11 @@ class ArrayPolicy:
         for program in self._programs.values():
             program.refresh()
 
+    def refresh_changed(self) -> None:
+        """As `refresh`, if a variable was written to since."""
+        for program in self._programs.values():
+            program.refresh_changed()
+
     def initial_state(self, batch_size: int) -> Nest:
         """Returns the policy state before the first step, a nest of arrays [batch_size, ...]; () for none."""
         if not tf.nest.flatten(self._policy.policy_state_spec):
