@@ -81,8 +81,11 @@ class ArrayPolicy:
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues with the random numbers from where `get_state` was called."""
         self._seed, self._count, self._noise = state["seed"], state["count"], dict(state["noise"])
-        for batch_size, program in self._programs.items():
-            self._continue(batch_size, program)
+        for batch_size in list(self._programs):
+            if str(batch_size) in self._noise:
+                self._continue(batch_size, self._programs[batch_size])
+            else:  # It had not drawn anything: it starts again from the seed.
+                del self._programs[batch_size], self._acts[batch_size]
 
     def _prepare(self, time_step: ts.TimeStep, state: Nest) -> Any:
         """Returns what acts for a batch size, and keeps it."""

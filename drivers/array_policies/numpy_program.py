@@ -228,7 +228,7 @@ def _extremes(arguments: tuple[Nest, ...]) -> tuple[bool, bool]:
 
 
 def _agree(found: Array, expected: Array, is_extreme: bool) -> bool:
-    """Whether all results agree; of extreme arguments, where a few may differ by the rounding of large numbers, most."""
+    """Whether all results agree; of extreme arguments, whose rounding tells in a few results, whether most do."""
     finite = np.abs(expected[np.isfinite(expected)])
     scale = max(1.0, float(finite.max(initial=0.0)))
     close = np.isclose(found, expected, _TOLERANCE, _TOLERANCE * scale, equal_nan=True)

@@ -15,6 +15,7 @@ from tf_agents.environments import (
 )
 from tf_agents.metrics import tf_metrics
 from tf_agents.specs import array_spec
+from tf_agents.system import system_multiprocessing
 from tf_agents.trajectories import time_step as ts
 from toy_environments import CountingPolicy
 
@@ -34,7 +35,7 @@ class Lengths(py_environment.PyEnvironment):
         self.threads, self.actions = set(), []
 
     def observation_spec(self):
-        return array_spec.BoundedArraySpec([2], np.float32, -1, 1000, name="observation")
+        return array_spec.ArraySpec([2], np.float32, name="observation")
 
     def action_spec(self):
         return array_spec.BoundedArraySpec([], np.int64, 0, 4, name="action")
@@ -66,6 +67,7 @@ def make_batch(multithreading=True):
 
 
 def make_parallel():
+    system_multiprocessing.enable_interactive_mode()
     return parallel_py_environment.ParallelPyEnvironment([lambda: Lengths(2), lambda: Lengths(4)])
 
 
