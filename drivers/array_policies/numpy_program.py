@@ -26,7 +26,7 @@ from .variable_watch import VariableWatch
 
 # As near as float32 gets after some layers; what differs by more is another function.
 _TOLERANCE = 1e-4
-# Arguments beyond this are extreme; so large a share of their results must agree.
+# Arguments beyond this are large; so large a share of their results must agree.
 _LARGE, _MOST = 100.0, 0.9
 
 
@@ -215,7 +215,7 @@ def _difference(program: NumpyProgram, arguments: tuple[Nest, ...]) -> str | Non
         if (x.dtype, x.shape) != (y.dtype, y.shape):
             return "NumPy finds another result"
         # The largest of numbers with NaN among them is NaN for NumPy, for TensorFlow the largest of the others.
-        if not (varies or (has_nan and x.dtype.kind in "iu")) and not _agree(x, y, has_nan or is_large):
+        if not (varies or (has_nan and x.dtype.kind in "iu")) and not _agree(x, y, is_large):
             return "NumPy finds another result"
     return None
 
@@ -227,9 +227,9 @@ def _extremes(arguments: tuple[Nest, ...]) -> tuple[bool, bool]:
     return has_nan, any(np.nanmax(np.abs(x), initial=0.0) > _LARGE for x in numbers)
 
 
-def _agree(found: Array, expected: Array, is_extreme: bool) -> bool:
-    """Whether all results agree; of extreme arguments, whose rounding tells in a few results, whether most do."""
+def _agree(found: Array, expected: Array, is_large: bool) -> bool:
+    """Whether all results agree; of large arguments, whose rounding tells in a few results, whether most do."""
     finite = np.abs(expected[np.isfinite(expected)])
     scale = max(1.0, float(finite.max(initial=0.0)))
     close = np.isclose(found, expected, _TOLERANCE, _TOLERANCE * scale, equal_nan=True)
-    return bool(close.all() or (is_extreme and np.mean(close) >= _MOST))
+    return bool(close.all() or (is_large and np.mean(close) >= _MOST))
