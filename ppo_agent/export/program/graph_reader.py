@@ -21,8 +21,8 @@ from ppo_agent.export import sources
 from ppo_agent.export.program.lowerings import LOWERINGS
 from ppo_agent.export.program.steps import Program, Step, UnsupportedError, merge
 
-# Primes, so that nothing is taken for a multiple of them by chance.
-_BATCH_SIZES = (3, 5)
+# Primes that are hardly a size or a number of a network by chance.
+_BATCH_SIZES = (11, 13)
 _FROM_SHAPE = {"Shape", "Size", "Rank", "ZerosLike", "OnesLike"}
 _AS_IS = {"Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "CheckNumerics", "IdentityN"}
 
