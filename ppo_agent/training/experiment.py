@@ -32,7 +32,7 @@ class Learner(NamedTuple):
     Attributes:
         agent: the agent.
         optimizer: whose learning rate follows the schedule; None for a ready agent, which keeps its own.
-        learning_rate: the schedule.
+        learning_rate: the schedule; None for a constant one.
         scheduled: hyper-parameters that follow schedules, by name.
     """
 
@@ -64,7 +64,9 @@ def make_learner(time_step_spec: TimeStep, action_spec: Nest, settings: Settings
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     scheduled = scheduled_values(settings)
     agent = make_agent(time_step_spec, action_spec, settings, optimizer, scheduled)
-    schedule = make_schedule(settings.learning_rate_schedule, settings.learning_rate)
+    schedule = None
+    if settings.learning_rate_schedule != "constant":  # Setting it takes some time in each iteration.
+        schedule = make_schedule(settings.learning_rate_schedule, settings.learning_rate)
     return Learner(agent, optimizer, schedule, scheduled)
 
 

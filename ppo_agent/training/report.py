@@ -21,9 +21,9 @@ def of_episodes(returns: Sequence[float], lengths: Sequence[int]) -> dict[str, f
     """Mean, least and greatest return and length of the episodes of an iteration; NaN if none has ended."""
     row: dict[str, float] = {"episodes": len(returns)}
     for name, values in (("episode_return", returns), ("episode_length", lengths)):
-        known = np.asarray(values, float) if values else np.array([math.nan])
-        row |= {f"{name}_mean": known.mean(), f"{name}_min": known.min(), f"{name}_max": known.max()}
-    return {name: float(value) for name, value in row.items()}
+        known = values or [math.nan]
+        row |= {f"{name}_mean": sum(known) / len(known), f"{name}_min": min(known), f"{name}_max": max(known)}
+    return row
 
 
 def of_experience(experience: Trajectory) -> dict[str, float]:
