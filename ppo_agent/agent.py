@@ -83,7 +83,7 @@ class PPOAgent(TFAgent):
         splitter = observation_and_action_constraint_splitter
         construction.check_arguments(given, config)
         observation_spec = time_step_spec.observation
-        nets = construction.make_networks(actor_net, value_net, observation_spec, action_spec, splitter)
+        nets = construction.make_networks(config, actor_net, value_net, observation_spec, action_spec, splitter)
         tf.Module.__init__(self, name=name)
         self._config = config
         self._optimizer = optimizer or optimizers.default_optimizer()

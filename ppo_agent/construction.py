@@ -17,7 +17,7 @@ from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig
-from ppo_agent.learner import report
+from ppo_agent.learner import optimizers, report
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 from ppo_agent.policy import PPOPolicy
 
@@ -31,8 +31,7 @@ def check_arguments(given: Mapping[str, Any], config: PPOConfig) -> None:
     writes_summaries = given["debug_summaries"] or given["summarize_grads_and_vars"]
     if not isinstance(time_step_spec, TimeStep):
         raise TypeError(f"time_step_spec is {type(time_step_spec).__name__}, expected a TimeStep of specs.")
-    if optimizer is not None and not hasattr(optimizer, "apply_gradients"):
-        raise TypeError(f"optimizer is {optimizer!r}, expected one of tf.keras or tf.compat.v1.")
+    optimizers.check(optimizer)
     if splitter is not None and not callable(splitter):
         raise TypeError(f"observation_and_action_constraint_splitter is {splitter!r}, expected a callable.")
     if config.jit_compile and (config.check_numerics or writes_summaries):
@@ -42,20 +41,37 @@ def check_arguments(given: Mapping[str, Any], config: PPOConfig) -> None:
         )
 
 
+def check_networks(nets: Networks, config: PPOConfig) -> None:
+    """Raises ValueError for hyper-parameters that do not go with networks with or without a state."""
+    is_recurrent = any(net.state_spec for net in nets)
+    if config.store_policy_state and not is_recurrent:
+        raise ValueError("store_policy_state is True, expected False: neither actor_net nor value_net has a state.")
+    if config.minibatch_size == 1 and not is_recurrent:
+        raise ValueError("minibatch_size is 1, expected at least 2: a single advantage is always normalised to 0.")
+
+
 def make_networks(
-    actor_net: Any, value_net: Any, observation_spec: Nest, action_spec: Nest, splitter: Splitter | None
+    config: PPOConfig,
+    actor_net: Any,
+    value_net: Any,
+    observation_spec: Nest,
+    action_spec: Nest,
+    splitter: Splitter | None,
 ) -> Networks:
     """Actor and value network, wrapped where they know nothing of the action masks in observations.
 
     Raises:
         TypeError: one of them is no `tf_agents.networks.Network`.
+        ValueError: a hyper-parameter does not go with them.
     """
     network_checks.check_is_network("actor_net", actor_net)
     network_checks.check_is_network("value_net", value_net)
     actor_net, value_net = (
         network_checks.with_masks(net, observation_spec, action_spec, splitter) for net in (actor_net, value_net)
     )
-    return actor_net, value_net
+    nets = (actor_net, value_net)
+    check_networks(nets, config)
+    return nets
 
 
 def create_networks(

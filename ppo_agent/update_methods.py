@@ -80,3 +80,8 @@ class UpdateMethods:
     def trained_variables(self) -> list[tf.Variable]:
         """Both networks' trainable variables."""
         return self._agent._trained_variables()
+
+    def network_state(self) -> list[tf.Variable]:
+        """Their other variables, which a forward pass may change: moving averages, counters."""
+        nets, trained = (self._agent.actor_net, self._agent.value_net), {id(v) for v in self.trained_variables()}
+        return list({id(v): v for net in nets for v in net.variables if id(v) not in trained}.values())

@@ -259,3 +259,32 @@ def test_a_checkpoint_holds_all_that_training_goes_on_from(rng, tmp_path):
 def test_arguments_of_another_kind(keywords, message):
     with pytest.raises(TypeError, match=message):
         helpers.make_agent(nets=helpers.make_networks(), **keywords)
+
+
+def test_metrics_before_any_training():
+    with pytest.raises(ValueError, match=r"train_metrics is called before train, expected after its first call\."):
+        helpers.make_agent().train_metrics()
+
+
+def test_hyper_parameters_that_do_not_go_with_the_networks():
+    with pytest.raises(ValueError, match=r"minibatch_size is 1, expected at least 2: a single advantage"):
+        helpers.make_agent(minibatch_size=1)
+    with pytest.raises(ValueError, match=r"store_policy_state is True, expected False: neither actor_net nor"):
+        helpers.make_agent(store_policy_state=True)
+    helpers.make_agent("rnn", minibatch_size=1)
+    helpers.make_agent("rnn", store_policy_state=True)
+
+
+def test_check_numerics_of_tensorflow_finds_nothing_in_healthy_data(rng):
+    agent = helpers.make_agent(**CLIP, minibatch_size=8, eager=False, jit_compile=False)
+    experience = helpers.make_experience(agent, rng)
+    tf.debugging.enable_check_numerics()
+    try:
+        assert np.isfinite(agent.train(experience).loss)
+    finally:
+        tf.debugging.disable_check_numerics()
+    metrics = agent.train_metrics()
+    assert np.isfinite(list(metrics.values())).all()
+    without = helpers.make_agent(**CLIP, **NO_KL)
+    without.train(experience)
+    assert np.isnan([without.train_metrics()[n] for n in ("adaptive_kl_beta", "mean_kl_divergence")]).all()

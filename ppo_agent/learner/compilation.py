@@ -106,7 +106,8 @@ class CompiledUpdate:
         size, is_recurrent = self._config.minibatch_size, self._update.is_recurrent
         if self._config.jit_compile is not None:
             return bool(self._config.jit_compile)
-        if self._update.needs_plain_graph or size is None:
+        # XLA pads minibatches, which what a network keeps of its batches should not see.
+        if self._update.needs_plain_graph or size is None or self._update.has_network_state:
             return False
         rows = size * (self._config.sequence_length or length or 1) if is_recurrent else size
         return xla_is_faster(rows, self._work_per_row(), is_recurrent)

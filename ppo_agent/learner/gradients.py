@@ -19,6 +19,7 @@ def gradient_step(
     optimizer: Any,
     gradient_clipping: float,
     guard: Guard = Guard.SKIP,
+    state: Sequence[tf.Variable] = (),
 ) -> tuple[StepResult, list[tuple[Tensor, tf.Variable]], tf.Tensor]:
     """Moves the variables against the gradient of the loss.
 
@@ -28,11 +29,13 @@ def gradient_step(
         optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
         gradient_clipping: bound of the gradients' global norm; 0 for none.
         guard: what becomes of a step whose loss or gradient is not finite.
+        state: what evaluating the loss may change; put back with `Guard.SKIP` if the step is not sound.
 
     Returns:
         What `loss` returned, with `gradient_norm` (before clipping) among the metrics; the gradients; and whether all
         was finite, a bool scalar.
     """
+    undo = guards.Undo(state if guard is Guard.SKIP else [])
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(variables)
         result = loss()
@@ -43,6 +46,7 @@ def gradient_step(
     # The norm is finite only if all of them are.
     is_finite = tf.math.is_finite(result.loss_info.loss) & tf.math.is_finite(norm)
     is_sound, gradients = guards.agreed(guard, is_finite, gradients)
+    undo.where(~is_sound)
     gradients_and_variables = list(zip(gradients, variables, strict=True))
     guards.apply(guard, is_sound, lambda: optimizer.apply_gradients(gradients_and_variables))
     return result._replace(metrics=result.metrics | {"gradient_norm": norm}), gradients_and_variables, is_sound

@@ -23,6 +23,7 @@ class Minibatches(NamedTuple):
 
     Attributes:
         size: rows per minibatch at most; None takes the whole batch as it is.
+        is_padded: whether every minibatch has `size` rows, as XLA needs it, or as many as there are for it.
         order: int32 [num_epochs, at least number of rows + size]: for every epoch the rows in the order of use; entries
             from `num_rows` on are never used.
         num_rows: int32 scalar, number of rows to use in an epoch.
@@ -30,6 +31,7 @@ class Minibatches(NamedTuple):
     """
 
     size: int | None
+    is_padded: bool
     order: Tensor
     num_rows: Tensor
     count: Tensor
@@ -42,7 +44,7 @@ class Minibatches(NamedTuple):
 
 def whole_batch(num_epochs: int) -> Minibatches:
     """The plan of one gradient step per epoch from all rows as they are."""
-    return Minibatches(None, tf.zeros([num_epochs, 0], tf.int32), tf.constant(0), tf.constant(1))
+    return Minibatches(None, False, tf.zeros([num_epochs, 0], tf.int32), tf.constant(0), tf.constant(1))
 
 
 def shuffled_rows(rows: Tensor, num_epochs: int, seed: Tensor) -> tf.Tensor:
@@ -61,7 +63,13 @@ def shuffled_rows(rows: Tensor, num_epochs: int, seed: Tensor) -> tf.Tensor:
 
 
 def make_minibatches(
-    row_mask: Tensor, size: int, num_epochs: int, seed: Tensor, count: int | None = None
+    row_mask: Tensor,
+    size: int,
+    num_epochs: int,
+    seed: Tensor,
+    count: int | None = None,
+    *,
+    is_padded: bool = True,
 ) -> Minibatches:
     """Deals the valid rows out over as few minibatches as possible, all within one row of the same size.
 
@@ -71,6 +79,7 @@ def make_minibatches(
         num_epochs: passes over the rows.
         seed: see `shuffled_rows`.
         count: number of minibatches, if it must not depend on the data; enough for all rows.
+        is_padded: see `Minibatches`.
 
     Returns:
         The plan.
@@ -82,7 +91,7 @@ def make_minibatches(
     unused = tf.size(row_mask) - num_rows + size + slack
     order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused]])
     needed = tf.maximum((num_rows - slack + size - 1) // size, 1)
-    return Minibatches(size + slack, order, num_rows, needed if count is None else tf.constant(count))
+    return Minibatches(size + slack, is_padded, order, num_rows, needed if count is None else tf.constant(count))
 
 
 def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tensor) -> TrainingBatch:
@@ -94,18 +103,20 @@ def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tens
         index: number of the gradient step, counted over all epochs.
 
     Returns:
-        The minibatch [size, T, ...]; its mask is False in rows that only fill it up.
+        The minibatch [size, T, ...], or with less rows. Rows that only fill it up are copies of the others in turn, so
+        that statistics over the rows of a minibatch are about those of the others; the mask is False there.
     """
     if minibatches.size is None:
         return batch
     epoch, number = index // minibatches.count, index % minibatches.count
     share, remainder = minibatches.num_rows // minibatches.count, minibatches.num_rows % minibatches.count
     start = number * share + tf.minimum(number, remainder)
-    used = tf.range(minibatches.size) < share + tf.cast(number < remainder, tf.int32)
-    # Not tf.slice: XLA takes its bounds for constants and compiles anew for every number of rows.
-    rows = tf.gather(tf.gather(minibatches.order, epoch), start + tf.range(minibatches.size))
+    num_used = share + tf.cast(number < remainder, tf.int32)
+    # Not tf.slice: XLA takes its bounds for constants and compiles again for every number of rows.
+    places = tf.range(minibatches.size if minibatches.is_padded else num_used)
+    rows = tf.gather(tf.gather(minibatches.order, epoch), start + places % tf.maximum(num_used, 1))
     minibatch = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
-    return minibatch._replace(mask=minibatch.mask & used[:, tf.newaxis])
+    return minibatch._replace(mask=minibatch.mask & (places < num_used)[:, tf.newaxis])
 
 
 def deal_out(
@@ -115,6 +126,7 @@ def deal_out(
     *,
     is_recurrent: bool,
     capacity: Tensor | None = None,
+    is_padded: bool = False,
     has_fixed_count: bool = False,
 ) -> tuple[TrainingBatch, Minibatches]:
     """Makes rows of a batch, and a plan of gradient steps from them.
@@ -126,6 +138,7 @@ def deal_out(
         is_recurrent: whether rows are sequences, otherwise they are single steps.
         capacity: rows, or steps of a row where whole rows are sequences, are padded to so many, so that a changing
             experience keeps its compiled shape.
+        is_padded: see `Minibatches`.
         has_fixed_count: whether the number of minibatches must not depend on which rows are valid.
 
     Returns:
@@ -142,4 +155,5 @@ def deal_out(
         rows = batches.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)
     num_rows = rows.mask.shape[0] if has_fixed_count else None
     count = num_rows and -(-num_rows // size)
-    return rows, make_minibatches(tf.reduce_any(rows.mask, axis=1), size, config.num_epochs, seed, count)
+    row_mask = tf.reduce_any(rows.mask, axis=1)
+    return rows, make_minibatches(row_mask, size, config.num_epochs, seed, count, is_padded=is_padded)

@@ -15,6 +15,17 @@ def default_optimizer() -> Optimizer:
     return tf.compat.v1.train.AdamOptimizer()
 
 
+def check(optimizer: Any) -> None:
+    """Raises TypeError unless it is None or an optimiser of Keras 2 or tf.compat.v1."""
+    if optimizer is not None and not hasattr(optimizer, "apply_gradients"):
+        raise TypeError(f"optimizer is {optimizer!r}, expected one of tf.keras or tf.compat.v1.")
+    known = (tf.keras.optimizers.Optimizer, tf.keras.optimizers.legacy.Optimizer, tf.compat.v1.train.Optimizer)
+    names = {base.__module__.partition(".")[0] for base in type(optimizer).__mro__}
+    if "keras" in names and not isinstance(optimizer, known):
+        name = type(optimizer).__name__
+        raise TypeError(f"optimizer is {name} of Keras 3, expected tf.keras.optimizers.{name}, which is of Keras 2.")
+
+
 def create_slots(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
     """Creates an optimiser's variables, which cannot be created inside a compiled loop.
 

@@ -96,8 +96,14 @@ def loss_info(step_report: Tensor) -> LossInfo:
 
 
 def train_metrics(values: Sequence[float]) -> dict[str, float]:
-    """The `TRAIN_METRICS` by name, of the values of a report; NaN for what is unknown."""
+    """The `TRAIN_METRICS` by name, of the values of a report; NaN for what is unknown.
+
+    Raises:
+        ValueError: there was no call of `train` yet.
+    """
     named = dict(zip(ENTRIES, values, strict=True))
+    if not any(values):
+        raise ValueError("train_metrics is called before train, expected after its first call.")
     return {name: math.nan if named[name] == UNKNOWN else named[name] for name in TRAIN_METRICS}
 
 

@@ -61,6 +61,9 @@ class UpdateMethods(Protocol):
     def trained_variables(self) -> list[tf.Variable]:
         """Both networks' trainable variables."""
 
+    def network_state(self) -> list[tf.Variable]:
+        """Their other variables, which a forward pass may change."""
+
 
 class UpdateVariables(NamedTuple):
     """What an update changes besides the networks and the optimiser.
@@ -122,14 +125,14 @@ class Update:
             jit: whether XLA compiles the gradient steps.
         """
         guard = self._guard(jit, capacity)
-        rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity)
+        rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity, jit)
 
         def take_steps(rows: TrainingBatch, *tensors: tf.Tensor) -> tuple[EpochsResult, UpdateOutcome]:
-            return self._take_steps(rows, Minibatches(plan.size, *tensors), guard)
+            return self._take_steps(rows, Minibatches(plan.size, plan.is_padded, *tensors), guard)
 
         if guard is not Guard.AGREE:
             take_steps = tf.function(take_steps, jit_compile=jit, autograph=False)
-        result, outcome = take_steps(rows, *plan[1:])
+        result, outcome = take_steps(rows, *plan[2:])
         most_skipped = self.config.max_skipped_steps
         if guard is Guard.SKIP and most_skipped:
             self.skipped_minibatch.put_if(
@@ -158,7 +161,9 @@ class Update:
             summaries.write_histograms(step, advantages_normalized=normalized)
         return batch
 
-    def deal_out(self, batch: TrainingBatch, capacity: Tensor | None = None) -> tuple[TrainingBatch, Minibatches]:
+    def deal_out(
+        self, batch: TrainingBatch, capacity: Tensor | None = None, jit: bool = False
+    ) -> tuple[TrainingBatch, Minibatches]:
         """The rows of a batch, and a plan of gradient steps from them; see `minibatches.deal_out`."""
         seed = self._variables.shuffle_seed
         if seed is not None:
@@ -166,7 +171,13 @@ class Update:
         # Replicas synchronise in every step: they must take equally many, whatever their data.
         fixed = self.is_distributed()
         return minibatches.deal_out(
-            batch, self.config, seed, is_recurrent=self.is_recurrent, capacity=capacity, has_fixed_count=fixed
+            batch,
+            self.config,
+            seed,
+            is_recurrent=self.is_recurrent,
+            capacity=capacity,
+            is_padded=jit or fixed,
+            has_fixed_count=fixed,
         )
 
     def is_distributed(self) -> bool:
@@ -177,6 +188,11 @@ class Update:
     @functools.cached_property
     def _is_mirrored(self) -> bool:
         return any(isinstance(v, tf.distribute.DistributedValues) for v in self._methods.trained_variables())
+
+    @functools.cached_property
+    def has_network_state(self) -> bool:
+        """Whether the networks hold more than what is trained."""
+        return bool(self._methods.network_state())
 
     @property
     def needs_plain_graph(self) -> bool:
@@ -201,7 +217,8 @@ class Update:
 
     def _changed_variables(self) -> list[tf.Variable]:
         own = [variable for variable in self._variables if variable is not None]
-        return [*self._methods.trained_variables(), *optimizers.variables(self._optimizer), *own]
+        methods = self._methods
+        return [*methods.trained_variables(), *methods.network_state(), *optimizers.variables(self._optimizer), *own]
 
     def _run_epochs(self, rows: TrainingBatch, plan: Minibatches, guard: Guard) -> EpochsResult:
         def step(index: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -236,6 +253,7 @@ class Update:
                 self._optimizer,
                 self.config.gradient_clipping,
                 guard,
+                self._methods.network_state(),
             )
             if self._debugs and self._writes_gradients:
                 summaries.write_gradients_and_variables(self._variables.train_step, gradients_and_variables)

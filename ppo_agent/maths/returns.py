@@ -6,7 +6,6 @@ of the next state counts for: gamma times the environment's discount, 0 where th
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
 from ppo_agent.common.types import Tensor
@@ -130,7 +129,8 @@ def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> tf.Tens
     _, return_variance = masking.masked_moments(returns, mask)
     _, residual_variance = masking.masked_moments(returns - values, mask)
     share = tf.math.divide_no_nan(residual_variance, return_variance)
-    return tf.cast(tf.where(return_variance > 0, 1.0 - share, np.nan), tf.float32)
+    # 1, and 0 / 0 where they do not vary: no constant that is NaN, at which `tf.debugging.enable_check_numerics` stops.
+    return tf.cast((1.0 - share) * (return_variance / return_variance), tf.float32)
 
 
 def _multiply_no_nan(values: Tensor, discounts: Tensor) -> tf.Tensor:

@@ -189,7 +189,7 @@ class Stub:
     """An update of which XLA, or XLA and the graph, fail in the operation that `message` describes."""
 
     def __init__(self, message, fails_in_graph=False):
-        self.config, self.is_recurrent, self.needs_plain_graph = PPOConfig(jit_compile=True), False, False
+        self.config, self.is_recurrent = PPOConfig(jit_compile=True), False
         self._message, self._fails_in_graph = message, fails_in_graph
 
     def is_distributed(self):

@@ -114,3 +114,11 @@ def test_learning_rate_can_be_changed_between_calls(rng):
 
 def test_default_is_adam_of_compat_v1():
     assert isinstance(optimizers.default_optimizer(), tf.compat.v1.train.AdamOptimizer)
+
+
+@pytest.mark.skipif(tf.__version__ < "2.16", reason="its Keras is Keras 2")
+@pytest.mark.parametrize("name", ["Adam", "SGD", "RMSprop"])
+def test_an_optimizer_of_keras_3_is_refused(name):
+    keras = pytest.importorskip("keras")
+    with pytest.raises(TypeError, match=rf"optimizer is {name} of Keras 3, expected tf\.keras\.optimizers\.{name}"):
+        helpers.make_agent(optimizer=getattr(keras.optimizers, name)())
