@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ppo_agent.learner.nonfinite import NonFiniteUpdateError
     from ppo_agent.learner.report import PPOLossInfo
     from ppo_agent.policy import PPOPolicy
+    from ppo_agent.ppo_learner import PPOLearner
     from ppo_agent.trainer import Trainer
     from ppo_agent.variants import PPOClipAgent, PPOKLPenaltyAgent
 
@@ -32,6 +33,7 @@ __all__ = [
     "PPOAgent",
     "PPOClipAgent",
     "PPOKLPenaltyAgent",
+    "PPOLearner",
     "PPOLossInfo",
     "PPOPolicy",
     "Trainer",
@@ -44,6 +46,7 @@ _MODULE_OF = {
     "PPOAgent": "ppo_agent.agent",
     "PPOClipAgent": "ppo_agent.variants",
     "PPOKLPenaltyAgent": "ppo_agent.variants",
+    "PPOLearner": "ppo_agent.ppo_learner",
     "PPOLossInfo": "ppo_agent.learner.report",
     "PPOPolicy": "ppo_agent.policy",
     "Trainer": "ppo_agent.trainer",

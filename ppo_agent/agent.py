@@ -12,7 +12,7 @@ from tf_agents.networks import network
 from tf_agents.policies import greedy_policy
 from tf_agents.trajectories import TimeStep, Trajectory
 
-from ppo_agent import construction, gin_names, summaries
+from ppo_agent import construction, gin_names, summaries, update_methods
 from ppo_agent.common import shared_results
 from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.nest_checks import NestCheck
@@ -21,13 +21,11 @@ from ppo_agent.config import PPOConfig, document_keywords
 from ppo_agent.learner import experience_checks, optimizers, report, statistics, targets
 from ppo_agent.learner.compilation import CompiledUpdate
 from ppo_agent.learner.report import PPOLossInfo
-from ppo_agent.learner.update import Update, UpdateVariables
 from ppo_agent.maths import returns as return_ops
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.maths.schedules import Scheduled
 from ppo_agent.objective import Objective
 from ppo_agent.protected_attributes import add_protected_attributes
-from ppo_agent.update_methods import UpdateMethods
 
 __all__ = ["PPOAgent", "PPOLossInfo"]
 
@@ -115,19 +113,8 @@ class PPOAgent(TFAgent):
             config, collect_policy, self._codec, nets, self._adaptive_kl_beta, self.train_step_counter
         )
         self._clip_fraction = 0.0
-        variables = UpdateVariables(self._report, self.train_step_counter, self._shuffle_seed, self._adaptive_kl_beta)
-        methods = UpdateMethods(self)
-        self._update = Update(
-            config,
-            self._codec,
-            self._optimizer,
-            variables,
-            methods,
-            is_recurrent=bool(nets[0].state_spec or nets[1].state_spec),
-            writes_debug_summaries=debug_summaries,
-            writes_gradients=summarize_grads_and_vars,
-        )
-        self._run_update = CompiledUpdate(self._update, methods.work_per_row)
+        self._run_update = update_methods.make_update(self, config, self._shuffle_seed)
+        self._update = self._run_update.update
 
     @property
     def actor_net(self) -> network.Network:
@@ -163,11 +150,16 @@ class PPOAgent(TFAgent):
             self._running_return = construction.running_return(batch_size)
 
     def _train(self, experience: Nest, weights: Tensor | None) -> LossInfo:
+        return self.train_by(self._run_update, experience, weights)
+
+    def train_by(self, run_update: CompiledUpdate, experience: Nest, weights: Tensor | None = None) -> LossInfo:
+        """`train` by another update, see `update_methods.make_update`."""
         trajectory = self._checked(experience)
         self.create_training_variables(trajectory.step_type.shape[0])
-        outcome = self._run_update(trajectory, weights)
-        if tf.executing_eagerly() and self._update.skipped_minibatch:
-            raise self._update.skipped_minibatch.error(outcome.loss_info, outcome.report)
+        outcome = run_update(trajectory, weights)
+        skipped = run_update.update.skipped_minibatch
+        if tf.executing_eagerly() and skipped:
+            raise skipped.error(outcome.loss_info, outcome.report)
         if not tf.executing_eagerly() or tf.summary.should_record_summaries():
             report.write_summaries(outcome.report, outcome.train_step)
             if self._summarize_grads_and_vars:

@@ -9,10 +9,12 @@ from tf_agents.trajectories import Trajectory
 
 from ppo_agent import objective
 from ppo_agent.common import shared_results
+from ppo_agent.config import PPOConfig
 from ppo_agent.learner import statistics
 from ppo_agent.learner.batches import TrainingBatch
-from ppo_agent.learner.compilation import work_per_row
+from ppo_agent.learner.compilation import CompiledUpdate, work_per_row
 from ppo_agent.learner.report import StepResult
+from ppo_agent.learner.update import Update, UpdateVariables
 from ppo_agent.maths import masking
 
 if TYPE_CHECKING:
@@ -85,3 +87,30 @@ class UpdateMethods:
         """Their other variables, which a forward pass may change: moving averages, counters."""
         nets, trained = (self._agent.actor_net, self._agent.value_net), {id(v) for v in self.trained_variables()}
         return list({id(v): v for net in nets for v in net.variables if id(v) not in trained}.values())
+
+
+def make_update(
+    agent: PPOAgent, config: PPOConfig, shuffle_seed: tf.Variable | None, *, is_series: bool = False
+) -> CompiledUpdate:
+    """An update of an agent by hyper-parameters that may differ from its own.
+
+    Args:
+        agent: what is updated.
+        config: the hyper-parameters of the update.
+        shuffle_seed: int64 scalar; None without minibatches.
+        is_series: see `learner.update.Update`.
+    """
+    methods = UpdateMethods(agent)
+    variables = UpdateVariables(agent._report, agent.train_step_counter, shuffle_seed, agent._adaptive_kl_beta)
+    update = Update(
+        config,
+        agent._codec,
+        agent._optimizer,
+        variables,
+        methods,
+        is_recurrent=bool(agent.actor_net.state_spec or agent.value_net.state_spec),
+        writes_debug_summaries=agent.debug_summaries,
+        writes_gradients=agent.summarize_grads_and_vars,
+        is_series=is_series,
+    )
+    return CompiledUpdate(update, methods.work_per_row)

@@ -72,6 +72,7 @@ def run_eagerly(agent):
         finally:
             tf.config.run_functions_eagerly(before)
 
+    call.update = agent._update
     agent._run_update = call
     return agent
 

@@ -8,19 +8,20 @@ import tensorflow as tf
 from tensorboard.compat.proto import summary_pb2, types_pb2
 from tensorboard.plugins.scalar import metadata
 
+from ppo_agent.common import summary_groups
 from ppo_agent.common.types import Tensor
 
 _SCALAR = metadata.create_summary_metadata(display_name=None, description=None)
 
 
-def write_scalars(step: Tensor | None, **scalars: Tensor) -> None:
-    """Writes scalars under their names; at TensorFlow's default step if none is given."""
+def write_scalars(step: Tensor | None, **scalars: summary_groups.Value) -> None:
+    """Writes scalars under their names, see `summary_groups`; at TensorFlow's default step if none is given."""
     if not tf.executing_eagerly():
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value, step)
+        summary_groups.write(step, scalars, are_histograms=False)
         return
     # All in one operation: each call of tf.summary.scalar takes some 200 us.
-    tf.summary.experimental.write_raw_pb(scalars_pb(scalars).SerializeToString(), step)
+    values = {name: summary_groups.evaluated(value) for name, value in scalars.items()}
+    tf.summary.experimental.write_raw_pb(scalars_pb(values).SerializeToString(), step)
 
 
 def scalars_pb(scalars: Mapping[str, Tensor]) -> summary_pb2.Summary:

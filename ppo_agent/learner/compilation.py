@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
-from ppo_agent.common import compilation_cache
+from ppo_agent.common import compilation_cache, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches
@@ -40,7 +40,7 @@ class CompiledUpdate:
 
     def __init__(self, update: Update, work_per_row: Callable[[], int]) -> None:
         """Takes the update, and a function that tells how many multiplications the networks take for an observation."""
-        self._update, self._config = update, update.config
+        self.update, self._config = update, update.config
         self._work_per_row = functools.cache(work_per_row)
         self._functions: dict[Any, Any] = {}
         self._compiled: set[Any] = set()
@@ -56,13 +56,24 @@ class CompiledUpdate:
         Raises:
             ValueError: `target_kl` under a tf.distribute strategy.
         """
-        if self._update.is_distributed():
+        if self.update.is_distributed():
             _check_strategy(self._config)
-            return self._update(trajectory, weights)
+            return self.update(trajectory, weights)
+        if self._may_leave_out_summaries() and not tf.summary.should_record_summaries():
+            with summary_groups.off():
+                return self._run(trajectory, weights)
+        return self._run(trajectory, weights)
+
+    def _may_leave_out_summaries(self) -> bool:
+        """Whether XLA could compile the update if it were not for debug summaries."""
+        is_eager = tf.executing_eagerly() and not summary_groups.are_off()
+        return is_eager and self._config.minibatch_size is not None and self.update.has_debug_summaries
+
+    def _run(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         batch_size, length = trajectory.step_type.shape
         jit = self._wants_xla(length) and not self._xla_is_refused
         if not tf.executing_eagerly():  # The caller's own tf.function: become part of it.
-            return self._update(trajectory, weights, None, jit)
+            return self.update(trajectory, weights, None, jit)
         if not jit:
             return self._call(trajectory, weights, None, jit=False)
         return self._call_with_xla(trajectory, weights, self._capacity(batch_size, length))
@@ -90,7 +101,7 @@ class CompiledUpdate:
         key = self._key(trajectory, weights, capacity, jit)
         arguments = (trajectory, weights, None if capacity is None else tf.constant(capacity))
         if key not in self._functions:
-            function = tf.function(lambda *given: self._update(given[0], given[1], given[2], jit), autograph=False)
+            function = tf.function(lambda *given: self.update(given[0], given[1], given[2], jit), autograph=False)
             self._functions[key] = function.get_concrete_function(*_open_time(arguments))
         if jit and (key, capacity) not in self._compiled:
             outcome = compilation_cache.call(self._functions[key], *arguments)
@@ -100,21 +111,21 @@ class CompiledUpdate:
 
     def _key(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
         rank = None if weights is None else np.ndim(weights)
-        return trajectory.step_type.shape[0], rank, capacity is None, jit
+        return trajectory.step_type.shape[0], rank, capacity is None, jit, summary_groups.are_off()
 
     def _wants_xla(self, length: int | None) -> bool:
-        size, is_recurrent = self._config.minibatch_size, self._update.is_recurrent
+        size, is_recurrent = self._config.minibatch_size, self.update.is_recurrent
         if self._config.jit_compile is not None:
             return bool(self._config.jit_compile)
         # XLA pads minibatches, which what a network keeps of its batches should not see.
-        if self._update.needs_plain_graph or size is None or self._update.has_network_state:
+        if self.update.needs_plain_graph or size is None or self.update.has_network_state:
             return False
         rows = size * (self._config.sequence_length or length or 1) if is_recurrent else size
         return xla_is_faster(rows, self._work_per_row(), is_recurrent)
 
     def _capacity(self, batch_size: int, length: int) -> int:
         """To how many rows, or steps of a row, XLA sees the experience padded."""
-        if not self._update.is_recurrent:
+        if not self.update.is_recurrent:
             return padded_capacity(batch_size * length)
         if self._config.sequence_length is None:
             return padded_capacity(length, 32, 2)

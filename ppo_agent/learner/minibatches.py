@@ -67,7 +67,7 @@ def make_minibatches(
     size: int,
     num_epochs: int,
     seed: Tensor,
-    count: int | None = None,
+    count: Tensor | None = None,
     *,
     is_padded: bool = True,
 ) -> Minibatches:
@@ -78,7 +78,8 @@ def make_minibatches(
         size: rows per minibatch; up to 1/32 more where the rows would not suffice for another minibatch otherwise.
         num_epochs: passes over the rows.
         seed: see `shuffled_rows`.
-        count: number of minibatches, if it must not depend on the data; enough for all rows.
+        count: number of minibatches, if it must not depend on the data. Rows that do not fit in are dropped, others in
+            every epoch.
         is_padded: see `Minibatches`.
 
     Returns:
@@ -91,7 +92,9 @@ def make_minibatches(
     unused = tf.size(row_mask) - num_rows + size + slack
     order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused]])
     needed = tf.maximum((num_rows - slack + size - 1) // size, 1)
-    return Minibatches(size + slack, is_padded, order, num_rows, needed if count is None else tf.constant(count))
+    if count is None:
+        return Minibatches(size + slack, is_padded, order, num_rows, needed)
+    return Minibatches(size, is_padded, order, tf.minimum(num_rows, count * size), tf.convert_to_tensor(count))
 
 
 def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tensor) -> TrainingBatch:
@@ -128,6 +131,7 @@ def deal_out(
     capacity: Tensor | None = None,
     is_padded: bool = False,
     has_fixed_count: bool = False,
+    drops_remainder: bool = False,
 ) -> tuple[TrainingBatch, Minibatches]:
     """Makes rows of a batch, and a plan of gradient steps from them.
 
@@ -140,6 +144,8 @@ def deal_out(
             experience keeps its compiled shape.
         is_padded: see `Minibatches`.
         has_fixed_count: whether the number of minibatches must not depend on which rows are valid.
+        drops_remainder: whether it is that of the full minibatches which all rows would make, valid or not, as in
+            TF-Agents' PPOLearner.
 
     Returns:
         The rows and the plan.
@@ -150,10 +156,11 @@ def deal_out(
     if size is None:
         return batch, whole_batch(config.num_epochs)
     rows = batch if is_recurrent else batches.flatten_time(batch)
+    num_present = tf.shape(rows.mask)[0]
     if capacity is not None:
         pads_time = is_recurrent and sequence_length is None
         rows = batches.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)
     num_rows = rows.mask.shape[0] if has_fixed_count else None
-    count = num_rows and -(-num_rows // size)
+    count = num_present // size if drops_remainder else num_rows and -(-num_rows // size)
     row_mask = tf.reduce_any(rows.mask, axis=1)
     return rows, make_minibatches(row_mask, size, config.num_epochs, seed, count, is_padded=is_padded)

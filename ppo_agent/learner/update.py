@@ -11,6 +11,7 @@ from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent import summaries
+from ppo_agent.common import summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report
@@ -95,6 +96,7 @@ class Update:
         is_recurrent: bool,
         writes_debug_summaries: bool = False,
         writes_gradients: bool = False,
+        is_series: bool = False,
     ) -> None:
         """Takes what the update needs.
 
@@ -107,10 +109,14 @@ class Update:
             is_recurrent: whether rows of a batch are sequences.
             writes_debug_summaries: whether there are debug summaries.
             writes_gradients: whether gradients and variables are among them.
+            is_series: whether every gradient step does all that an update of its own would: it adapts the coefficient
+                of the KL penalty and writes summaries; and whether a remainder of rows is dropped. TF-Agents'
+                PPOLearner makes such steps.
         """
         self.config, self.is_recurrent = config, is_recurrent
         self._codec, self._optimizer, self._variables, self._methods = codec, optimizer, variables, methods
         self._debugs, self._writes_gradients = writes_debug_summaries, writes_gradients
+        self._is_series = is_series
         self.skipped_minibatch = SkippedMinibatch()
 
     def __call__(
@@ -178,6 +184,7 @@ class Update:
             capacity=capacity,
             is_padded=jit or fixed,
             has_fixed_count=fixed,
+            drops_remainder=self._is_series,
         )
 
     def is_distributed(self) -> bool:
@@ -197,7 +204,12 @@ class Update:
     @property
     def needs_plain_graph(self) -> bool:
         """Whether there are operations that XLA does not have."""
-        return self.config.check_numerics or self._debugs or self._writes_gradients
+        return self.config.check_numerics or (self.has_debug_summaries and not summary_groups.are_off())
+
+    @property
+    def has_debug_summaries(self) -> bool:
+        """Whether an update writes more than its report."""
+        return self._debugs or self._writes_gradients
 
     def _guard(self, jit: bool, capacity: Tensor | None) -> Guard:
         if self.is_distributed():
@@ -257,6 +269,8 @@ class Update:
             )
             if self._debugs and self._writes_gradients:
                 summaries.write_gradients_and_variables(self._variables.train_step, gradients_and_variables)
+        if self._is_series:
+            self._methods.adapt_beta(minibatch)
         self._variables.train_step.assign_add(1)
         return report.of_step(result), is_sound
 
@@ -264,10 +278,11 @@ class Update:
         """As in TF-Agents, only the first and the last epoch are summarised."""
         if not self.needs_plain_graph:
             return contextlib.nullcontext()
-        return summaries.recording((epoch == 0) | (epoch == self.config.num_epochs - 1))
+        is_summarized = self._is_series | (epoch == 0) | (epoch == self.config.num_epochs - 1)
+        return summaries.recording(is_summarized, self._variables.train_step)
 
     def _report_on(self, rows: TrainingBatch, result: EpochsResult) -> tf.Tensor:
-        mean_kl = self._methods.adapt_beta(rows)
+        mean_kl = None if self._is_series else self._methods.adapt_beta(rows)
         return report.of_train(
             result.means,
             explained_variance=return_ops.explained_variance(rows.returns, rows.old_values, rows.mask),
