@@ -163,7 +163,8 @@ def test_an_overridden_train_gets_every_minibatch(rng, tmp_path):
     learner = make_learner(ppo_agent.PPOLearner, agent, [make_experience(agent, rng)], tmp_path, minibatch_size=12)
     assert learner._run_update is None
     learner.run()
-    assert OneStepAgent.calls and int(agent.train_step_counter) == 3
+    assert OneStepAgent.calls
+    assert int(agent.train_step_counter) == 3
 
 
 def test_too_few_frames_are_refused(rng, tmp_path):
