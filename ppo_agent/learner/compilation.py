@@ -71,12 +71,21 @@ class CompiledUpdate:
 
     def _run(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         batch_size, length = trajectory.step_type.shape
+        if not tf.executing_eagerly():
+            return self._become_part(trajectory, weights)
         jit = self._wants_xla(length) and not self._xla_is_refused
-        if not tf.executing_eagerly():  # The caller's own tf.function: become part of it.
-            return self.update(trajectory, weights, None, jit)
         if not jit:
             return self._call(trajectory, weights, None, jit=False)
         return self._call_with_xla(trajectory, weights, self._capacity(batch_size, length))
+
+    def _become_part(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
+        """Runs the update within the caller's own tf.function, as TF-Agents' learners call it."""
+        shape = trajectory.step_type.shape
+        if self._config.jit_compile is None and self._config.minibatch_size is None and shape.is_fully_defined():
+            jit = not self.update.needs_plain_graph and self._is_faster_with_xla(shape.num_elements())
+            # An error of XLA could not be caught here.
+            return self.update(trajectory, weights, None, jit, checks_operations=True)
+        return self.update(trajectory, weights, None, self._wants_xla(shape[1]) and not self._xla_is_refused)
 
     def _call_with_xla(self, trajectory: Trajectory, weights: Tensor | None, capacity: int) -> UpdateOutcome:
         """Runs the update with XLA, and without where XLA cannot or where a gradient step has to be skipped."""
@@ -121,7 +130,10 @@ class CompiledUpdate:
         if self.update.needs_plain_graph or size is None or self.update.has_network_state:
             return False
         rows = size * (self._config.sequence_length or length or 1) if is_recurrent else size
-        return xla_is_faster(rows, self._work_per_row(), is_recurrent)
+        return self._is_faster_with_xla(rows)
+
+    def _is_faster_with_xla(self, rows_per_step: int) -> bool:
+        return xla_is_faster(rows_per_step, self._work_per_row(), self.update.is_recurrent)
 
     def _capacity(self, batch_size: int, length: int) -> int:
         """To how many rows, or steps of a row, XLA sees the experience padded."""

@@ -14,7 +14,7 @@ from ppo_agent import summaries
 from ppo_agent.common import summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
-from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report
+from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report, xla_operations
 from ppo_agent.learner.batches import TrainingBatch
 from ppo_agent.learner.epochs import EpochsResult
 from ppo_agent.learner.guards import Guard
@@ -120,7 +120,12 @@ class Update:
         self.skipped_minibatch = SkippedMinibatch()
 
     def __call__(
-        self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None = None, jit: bool = False
+        self,
+        trajectory: Trajectory,
+        weights: Tensor | None,
+        capacity: Tensor | None = None,
+        jit: bool = False,
+        checks_operations: bool = False,
     ) -> UpdateOutcome:
         """Updates the agent.
 
@@ -129,6 +134,7 @@ class Update:
             weights: importance weights or None, see `batches.broadcast_weights`.
             capacity: number of rows that XLA shall see; None for as many as there are.
             jit: whether XLA compiles the gradient steps.
+            checks_operations: whether it does so only if it is known to have all their operations.
         """
         guard = self._guard(jit, capacity)
         rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity, jit)
@@ -137,6 +143,9 @@ class Update:
             return self._take_steps(rows, Minibatches(plan.size, plan.is_padded, *tensors), guard)
 
         if guard is not Guard.AGREE:
+            if checks_operations and jit:
+                plain = tf.function(take_steps, autograph=False).get_concrete_function(rows, *plan[1:])
+                jit = xla_operations.are_known(plain)
             take_steps = tf.function(take_steps, jit_compile=jit, autograph=False)
         result, outcome = take_steps(rows, *plan[2:])
         most_skipped = self.config.max_skipped_steps
