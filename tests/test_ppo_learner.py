@@ -77,8 +77,10 @@ def assert_equal(agents, results):
             np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5, err_msg=reference.name)
 
 
-@pytest.mark.parametrize("kind", [None, ppo_agent.PPOClipAgent])
-@pytest.mark.parametrize("num_epochs", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "num_epochs"),
+    [(None, 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((None, 1), (ppo_agent.PPOClipAgent, 3)))],
+)
 def test_a_minibatch_of_everything_gives_the_numbers_of_tf_agents_learner(rng, tmp_path, kind, num_epochs):
     keywords = {"minibatch_size": BATCH * STEPS, "num_epochs": num_epochs}
     agents, results = both(rng, tmp_path, agent_keywords={"cls": kind}, **keywords)
@@ -86,16 +88,19 @@ def test_a_minibatch_of_everything_gives_the_numbers_of_tf_agents_learner(rng, t
     assert [int(agent.train_step_counter) for agent in agents] == [2 * num_epochs] * 2
 
 
+@pytest.mark.slow
 def test_whole_sequences_give_the_numbers_of_tf_agents_learner(rng, tmp_path):
     assert_equal(*both(rng, tmp_path, num_epochs=2))
 
 
+@pytest.mark.slow
 def test_several_samples_are_one_iteration(rng, tmp_path):
     agents, results = both(rng, tmp_path, num_samples=2, minibatch_size=2 * BATCH * STEPS)
     assert_equal(agents, results)
     assert int(agents[1].train_step_counter) == 2
 
 
+@pytest.mark.slow
 def test_minibatches_make_as_many_steps_as_tf_agents_learner(rng, tmp_path):
     agents, _ = both(rng, tmp_path, minibatch_size=7, num_epochs=2)
     assert [int(agent.train_step_counter) for agent in agents] == [2 * 2 * (BATCH * STEPS // 7)] * 2
@@ -122,6 +127,8 @@ def test_a_remainder_is_dropped_as_by_tf_agents_learner():
     assert (int(plan.count), int(plan.num_rows), plan.size) == (2, 8, 4)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Encoding a StructuredValue")
 def test_triggers_checkpoints_and_summaries(rng, tmp_path):
     agent = make_agent(debug_summaries=True)
     seen = []
@@ -158,6 +165,7 @@ def test_triggers_checkpoints_and_summaries(rng, tmp_path):
     assert (tmp_path / "policies" / "policy").exists()
 
 
+@pytest.mark.slow
 def test_an_overridden_train_gets_every_minibatch(rng, tmp_path):
     agent = make_agent(cls=OneStepAgent)
     learner = make_learner(ppo_agent.PPOLearner, agent, [make_experience(agent, rng)], tmp_path, minibatch_size=12)
