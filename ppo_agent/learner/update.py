@@ -144,7 +144,7 @@ class Update:
 
         if guard is not Guard.AGREE:
             if checks_operations and jit:
-                plain = tf.function(take_steps, autograph=False).get_concrete_function(rows, *plan[1:])
+                plain = tf.function(take_steps, autograph=False).get_concrete_function(rows, *plan[2:])
                 jit = xla_operations.are_known(plain)
             take_steps = tf.function(take_steps, jit_compile=jit, autograph=False)
         result, outcome = take_steps(rows, *plan[2:])
