@@ -157,7 +157,7 @@ def test_triggers_checkpoints_and_summaries(rng, tmp_path):
     assert [step for step, _ in tags["importance_ratio_mean"]] == [0, 4, 8, 12, 16]
     other = make_agent()
     checkpointer = common.Checkpointer(
-        str(tmp_path / "train" / "policy"), agent=other, train_step=other.train_step_counter
+        str(tmp_path / "train" / "checkpoints"), agent=other, train_step=other.train_step_counter
     )
     checkpointer.initialize_or_restore()
     for ours, restored in zip(agent._trained_variables(), other._trained_variables(), strict=True):

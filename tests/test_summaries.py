@@ -65,7 +65,7 @@ DEBUG = {
 def written(folder):
     """Scalars and histograms by tag: (step, value) each; the value of a histogram is its shape."""
     tags = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("events.*")):
         for event in event_file_loader.EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 array = tf.make_ndarray(value.tensor)
