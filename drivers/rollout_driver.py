@@ -185,7 +185,8 @@ class RolloutDriver(driver.Driver):
         time_step, policy_state = host_calls.to_arrays((time_step, policy_state))
         if policy_state is None:
             policy_state = array_policy.initial_state(self.env.batch_size)
-        groups = groups_of(self._array_env)
+        env: Any = self._array_env
+        groups = groups_of(env)
         rollout, time_step, policy_state = collect_in_python(groups, array_policy, time_step, policy_state, stop)
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)

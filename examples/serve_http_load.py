@@ -34,7 +34,9 @@ async def run(url: str, num_requests: int, concurrency: int) -> dict[str, Any]:
 
 async def _ask(client: httpx.AsyncClient, specs: dict[str, Any], num_requests: int) -> np.ndarray:
     """One connection; the seconds of each request. A state goes into the next request."""
-    rng, state, latencies = np.random.default_rng(), {}, []
+    rng = np.random.default_rng()
+    state: dict[str, Any] = {}
+    latencies: list[float] = []
     for _ in range(num_requests):
         body = {name: _random(rng, spec) for name, spec in specs.items() if not name.startswith("policy_state")}
         start = time.perf_counter()

@@ -18,7 +18,7 @@ from ppo_agent.common.types import Tensor
 from ppo_agent.learner.compilation import CompiledUpdate
 
 
-class PPOLearner(ppo_learner.PPOLearner):  # type: ignore[misc]
+class PPOLearner(ppo_learner.PPOLearner):
     """Trains an agent on the experience of an iteration; constructor, files and triggers are those of TF-Agents.
 
     TF-Agents' learner takes minibatches from a tf.data pipeline and calls `agent.train` for each of them. This one

@@ -64,7 +64,8 @@ def group(step: Tensor | None) -> Iterator[None]:
         step: the train step to write at.
     """
     outer = _open.entries, _open.graph
-    _open.entries, _open.graph = entries, _ = [], tf.compat.v1.get_default_graph()
+    entries: list[Any] = []
+    _open.entries, _open.graph = entries, tf.compat.v1.get_default_graph()
     try:
         yield
     finally:

@@ -59,5 +59,6 @@ def _document(program: Program, described: dict[str, Any]) -> dict[str, Any]:
 
 def _archive(program: Program) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **program.constants)
+    constants: dict[str, Any] = program.constants
+    np.savez(buffer, **constants)
     return buffer.getvalue()

@@ -27,7 +27,8 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 def _conv(x: np.ndarray, kernel: np.ndarray, strides: Sequence[int], pads: Sequence[int]) -> np.ndarray:
     x = np.pad(x, ((0, 0), pads[::2], pads[1::2], (0, 0))) if any(pads) else x
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[2:], (1, 2))[:, :: strides[0], :: strides[1]]
+    sliding: Any = np.lib.stride_tricks.sliding_window_view
+    windows = sliding(x, kernel.shape[2:], (1, 2))[:, :: strides[0], :: strides[1]]
     return np.tensordot(windows, kernel, ((3, 4, 5), (1, 2, 3)))
 
 
@@ -76,7 +77,8 @@ class NumpyPolicy:
         self._outputs = {name: self.document["outputs"][name] for name in outputs or self.document["outputs"]}
         with np.load(Path(folder) / "policy.npz", allow_pickle=False) as archive:
             self._constants = dict(archive)
-        needed, self._steps = set(self._outputs.values()), []
+        needed = set(self._outputs.values())
+        self._steps: list[Any] = []
         for operation, inputs, results, attributes in reversed(self.document["steps"]):
             if needed & set(results):
                 needed |= set(inputs)

@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tf_agents.policies import tf_policy
 
 from ppo_agent.export import files, saved_model
 
 # A policy, or the folder of one that `export_policy` wrote.
-Source = tf_policy.TFPolicy | str | os.PathLike[str]
+Source: TypeAlias = tf_policy.TFPolicy | str | os.PathLike[str]
 
 
 class MissingPackageError(ImportError):

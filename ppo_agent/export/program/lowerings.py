@@ -246,7 +246,8 @@ def _parts(reader: Reader, operation: tf.Operation) -> dict[int, tuple[int, int,
     masks = {name: operation.get_attr(f"{name}_mask") for name in names}
     if masks["ellipsis"]:
         raise UnsupportedError("the policy holds a StridedSlice with an ellipsis, expected one without.")
-    sizes, found = _shape(operation.inputs[0]), {}
+    sizes = _shape(operation.inputs[0])
+    found: dict[int, Any] = {}
     for i, bounds in enumerate(zip(*(_axes(reader, t) for t in operation.inputs[1:]), strict=True)):
         if masks["new_axis"] >> i & 1:
             continue
