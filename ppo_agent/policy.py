@@ -182,8 +182,10 @@ class PPOPolicy(actor_policy.ActorPolicy):
             variables += tf.nest.flatten(self._observation_normalizer.variables)
         return variables
 
-    def _action(self, time_step: TimeStep, policy_state: Nest, seed: Any = None) -> policy_step.PolicyStep:
-        step = super()._action(time_step, policy_state, seed)
+    # Not `_action`: a policy with one of its own is not taken to draw actions from its distributions the usual way.
+    def action(self, time_step: TimeStep, policy_state: Nest = (), seed: Any = None) -> policy_step.PolicyStep:
+        """As TF-Agents'; called eagerly, it refuses actions outside their range, as logits of NaN give."""
+        step = super().action(time_step, policy_state, seed)
         if tf.executing_eagerly():
             _check_choices(step.action, self.action_spec)
         return step
