@@ -182,13 +182,14 @@ class PPOPolicy(actor_policy.ActorPolicy):
             variables += tf.nest.flatten(self._observation_normalizer.variables)
         return variables
 
-    # Not `_action`: a policy with one of its own is not taken to draw actions from its distributions the usual way.
-    def action(self, time_step: TimeStep, policy_state: Nest = (), seed: Any = None) -> policy_step.PolicyStep:
-        """As TF-Agents'; called eagerly, it refuses actions outside their range, as logits of NaN give."""
-        step = super().action(time_step, policy_state, seed)
+    def _action(self, time_step: TimeStep, policy_state: Nest, seed: Any = None) -> policy_step.PolicyStep:
+        step = super()._action(time_step, policy_state, seed)
         if tf.executing_eagerly():
             _check_choices(step.action, self.action_spec)
         return step
+
+    # What `drivers.array_policies.seeded_actions` asks for: actions are drawn from the distributions, as usual.
+    _action.draws_from_distributions = True  # type: ignore[attr-defined]
 
     # The networks may have a torso in common.
     @shared_results.remembering()

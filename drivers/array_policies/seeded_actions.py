@@ -49,7 +49,8 @@ def seeded_action(
         policy_state: The policy's state.
         seed: int32 [2].
     """
-    if type(policy)._action is not tf_policy.TFPolicy._action:
+    draw = type(policy)._action
+    if draw is not tf_policy.TFPolicy._action and not getattr(draw, "draws_from_distributions", False):
         return policy.action(time_step, policy_state)
     step = policy.distribution(time_step, policy_state)
     distributions = tf.nest.flatten(step.action)
