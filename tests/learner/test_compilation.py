@@ -94,7 +94,7 @@ class CountingUpdate:
 
     def __init__(self, agent):
         self.count, self._update = 0, agent._update
-        agent._run_update._update = self
+        agent._run_update.update = self
 
     def __getattr__(self, name):
         return getattr(self._update, name)

@@ -208,7 +208,7 @@ def without_compilation() -> Iterator[None]:
     from ppo_agent.learner.compilation import CompiledUpdate
 
     def update(compiled: Any, rows: Any, weights: Any) -> Any:
-        return compiled._update(rows, weights)
+        return compiled.update(rows, weights)
 
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)

@@ -181,7 +181,7 @@ def _train(root_dir: Path, log: Path) -> None:
 
     store_write, recorder_record, recorder_resumed = CheckpointStore.write, RunRecorder.record, RunRecorder.resumed
     CheckpointStore.write, RunRecorder.record, RunRecorder.resumed = write, record, resumed
-    CompiledUpdate.__call__ = lambda compiled, rows, weights: compiled._update(rows, weights)
+    CompiledUpdate.__call__ = lambda compiled, rows, weights: compiled.update(rows, weights)
     tf.config.run_functions_eagerly(True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     is_there = any((root_dir / name).exists() for name in ("settings.json", "checkpoints"))
