@@ -42,16 +42,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "deployment", help="for runs and exports")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of latency")
     parser.add_argument("--num_observations", type=int, default=10_000)
+    parser.add_argument("--reuse", action="store_true", help="do not export again what is in the folder")
     parser.add_argument("--kind", default="", help="time the exports of this kind, in this process")
     flags = parser.parse_args()
     if flags.kind:
         print(json.dumps(latencies(_folder(flags.folder, flags.kind), flags.seconds)))
         return
-    rows = [row for kind in KINDS for row in measure(kind, flags)]
-    with (ROOT / "docs" / "deployment.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows: list[dict[str, Any]] = []
+    for kind in KINDS:
+        rows += measure(kind, flags)
+        with (ROOT / "docs" / "deployment.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     print("\n".join(table(rows)))
 
 
@@ -64,10 +67,11 @@ def measure(kind: str, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
         _call("ppo_agent.train", f"--root_dir={run}", *common, *KINDS[kind])
     reports = {}
     for name in FORMATS:
-        given = [f"--root_dir={run}", f"--format={name}", f"--output={folder / name / 'policy'}"]
-        _call("ppo_agent.export_command", *given, f"--num_observations={flags.num_observations}")
-        path = folder / name
-        report = path / "policy" / "export.json" if (path / "policy").is_dir() else path / "export.json"
+        output = folder / name / "policy"
+        report = (output if name in ("saved_model", "numpy") else output.parent) / "export.json"
+        if not (flags.reuse and report.exists()):
+            given = [f"--root_dir={run}", f"--format={name}", f"--output={output}"]
+            _call("ppo_agent.export_command", *given, f"--num_observations={flags.num_observations}")
         reports[name] = json.loads(report.read_text())
     # One thread each, which TensorFlow has to know before it starts.
     one_thread = dict.fromkeys(
