@@ -30,7 +30,7 @@ FLAGS = [*corruptions.FLAGS, "--total_environment_steps=250"]
 def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs do not compile, and export nothing, unless a test puts it back."""
     for name in ("export_policy", "export_policy_saver", "plot_learning_curve"):
-        monkeypatch.setattr(recorder, name, lambda *_: None)
+        monkeypatch.setattr(recorder, name, lambda *_, **__: None)
     with corruptions.without_compilation():
         yield
 
