@@ -117,3 +117,15 @@ def _general_for(observation_spec: Nest, action_spec: Nest) -> presets.Preset:
         continuous_actions=any(spec.dtype.is_floating for spec in tf.nest.flatten(action_spec)),
         images=any(leaf_kind(spec) is LeafKind.IMAGE for spec in tf.nest.flatten(observation_spec)),
     )
+
+
+def sorted_out(agent: PPOAgent | str | None, given: dict[str, Any]) -> tuple[PPOAgent | None, dict[str, Any]]:
+    """The ready agent, if there is one, and the settings given: the kind of the agent is one of them.
+
+    Raises:
+        ValueError: a setting is unknown.
+    """
+    if isinstance(agent, str):
+        agent, given = None, {**given, "agent": agent}
+    settings.check_names(given)
+    return agent, given
