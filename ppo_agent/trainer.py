@@ -66,7 +66,8 @@ class Trainer(TrainerState):
                 vector environment; or a `TFEnvironment`. Those that are given ready are closed by `close`.
             seed: of everything that is random; Python's, NumPy's and TensorFlow's global generators are seeded.
             root_dir: folder for everything that `ppo-train` writes; None writes nothing.
-            preset: `auto` (of the environment, or general settings), `none`, or the name of a preset.
+            preset: `auto` (of the environment, or general settings), `none`, the name of a preset, or a JSON file with
+                `settings` by name, such as a search writes and the settings.json of a run is.
             agent: a ready agent in place of one that the settings describe; or which of those, `clip` (the default) or
                 `kl_penalty`.
             callbacks: called in every `train`, see `ppo_agent.callbacks`.
