@@ -66,7 +66,7 @@ class PPOAgent(TFAgent):
         name: str | None = None, *, minibatch_size: int | None = None, jit_compile: bool | None = None,
         store_policy_state: bool = False, sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None, target_kl: float | None = None,
-        normalize_rewards_by: str = "reward", max_skipped_steps: int = 10,
+        normalize_rewards_by: str = "reward", max_skipped_steps: int = 10, recompute_advantages: bool = False,
     ) -> None:  # fmt: skip
         """Creates the agent.
 

@@ -145,6 +145,11 @@ class PPOConfig:
         least=0,
         none=True,
     )
+    recompute_advantages: bool = _switch(
+        False,
+        "recompute values, advantages and the value function's targets at the start of every epoch instead of once per "
+        "call of `train`",
+    )
 
     def __post_init__(self) -> None:
         """Reads None as "off", checks every value, and makes Python ints of whole numbers."""
@@ -174,6 +179,11 @@ class PPOConfig:
             yield (
                 f"sequence_length is {self.sequence_length!r}, expected None without store_policy_state: a sequence "
                 "that starts within an episode needs the state of the networks there"
+            )
+        if self.recompute_advantages and not self.compute_value_and_advantage_in_train:
+            yield (
+                "recompute_advantages is True, expected False without compute_value_and_advantage_in_train: advantages "
+                "come with the experience then"
             )
 
 

@@ -13,8 +13,9 @@ from ppo_agent.config import PPOConfig
 from ppo_agent.learner import statistics
 from ppo_agent.learner.batches import TrainingBatch
 from ppo_agent.learner.compilation import CompiledUpdate, work_per_row
+from ppo_agent.learner.interface import UpdateVariables
 from ppo_agent.learner.report import StepResult
-from ppo_agent.learner.update import Update, UpdateVariables
+from ppo_agent.learner.update import Update
 from ppo_agent.maths import masking
 
 if TYPE_CHECKING:

@@ -67,6 +67,7 @@ class PPOClipAgent(PPOAgent):
         target_kl: float | None = None,
         normalize_rewards_by: str = "reward",
         max_skipped_steps: int = 10,
+        recompute_advantages: bool = False,
     ) -> None:
         """Creates the agent.
 
@@ -137,6 +138,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         target_kl: float | None = None,
         normalize_rewards_by: str = "reward",
         max_skipped_steps: int = 10,
+        recompute_advantages: bool = False,
     ) -> None:
         """Creates the agent.
 

@@ -16,7 +16,8 @@ from ppo_agent.common import compilation_cache, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches
-from ppo_agent.learner.update import Update, UpdateOutcome
+from ppo_agent.learner.interface import UpdateOutcome
+from ppo_agent.learner.update import Update
 
 _logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -30,6 +30,22 @@ class EpochsResult(NamedTuple):
     skipped: Tensor
     skipped_in_a_row: Tensor
 
+    def followed_by(self, later: EpochsResult) -> EpochsResult:
+        """What these steps and later ones reported together."""
+        before, behind = (tf.cast(part.taken - part.skipped, tf.float32) for part in (self, later))
+        total = tf.math.multiply_no_nan(self.means, before) + tf.math.multiply_no_nan(later.means, behind)
+        return EpochsResult(
+            tf.where(behind > 0, later.last, self.last),
+            total / (before + behind),
+            self.taken + later.taken,
+            self.skipped + later.skipped,
+            later.skipped_in_a_row,
+        )
+
+
+# Takes the gradient steps of an epoch, with its targets, after so many steps in a row that were skipped.
+Epoch = Callable[[Tensor, Any, Tensor], EpochsResult]
+
 
 class _Tally(NamedTuple):
     """The reports so far, from which `EpochsResult` is made."""
@@ -48,6 +64,10 @@ class _Tally(NamedTuple):
             self.skipped + tf.cast(~is_sound, tf.int32),
             tf.where(is_sound, 0, self.in_a_row + 1),
         )
+
+    def as_result(self) -> EpochsResult:
+        """Of no steps: totals of 0 in place of means of nothing."""
+        return EpochsResult(self.last, self.total, self.taken, self.skipped, self.in_a_row)
 
     def result(self) -> EpochsResult:
         # 0 / 0 where all were skipped: no constant that is NaN, at which `tf.debugging.enable_check_numerics` stops.
@@ -91,6 +111,52 @@ def run_epochs(
     before = tf.cast(skipped_before, tf.int32)
     before = tf.minimum(before, most_skipped - 1) if most_skipped else before
     return _Tally(*tf.while_loop(more, body, list(_no_steps(num_scalars, before)))).result()
+
+
+def run_with_targets(
+    epoch: Epoch,
+    targets: Any,
+    retargeted: Callable[[], Any],
+    num_epochs: int,
+    num_scalars: int,
+    skipped_before: Tensor,
+    continues: Callable[[EpochsResult], tf.Tensor],
+) -> EpochsResult:
+    """Takes the gradient steps of epochs of which each has targets of its own.
+
+    Args:
+        epoch: takes the steps of one.
+        targets: those of the first epoch, tensors.
+        retargeted: makes those of each further epoch, of the same shapes.
+        num_epochs: how many at most, at least 1.
+        num_scalars: how many scalars a step reports.
+        skipped_before: how many steps in a row were skipped before.
+        continues: tells from what all steps so far reported whether another epoch follows.
+
+    Returns:
+        What the steps reported.
+    """
+
+    def more(index: Tensor, _: Any, so_far: EpochsResult) -> tf.Tensor:
+        return (index == 0) | ((index < num_epochs) & continues(so_far))
+
+    def body(index: Tensor, targets: Any, so_far: EpochsResult) -> tuple[Tensor, Any, EpochsResult]:
+        targets = tf.cond(index > 0, retargeted, lambda: targets)
+        return index + 1, targets, so_far.followed_by(epoch(index, targets, so_far.skipped_in_a_row))
+
+    nothing = _no_steps(num_scalars, tf.cast(skipped_before, tf.int32)).as_result()
+    return tf.while_loop(more, body, (tf.constant(0), targets, nothing))[2]
+
+
+def run_unrolled_with_targets(
+    epoch: Epoch, targets: Any, retargeted: Callable[[], Any], num_epochs: int, num_scalars: int, skipped_before: Tensor
+) -> EpochsResult:
+    """`run_with_targets` without a loop in the graph, see `run_unrolled`; it takes all steps."""
+    result = _no_steps(num_scalars, tf.cast(skipped_before, tf.int32)).as_result()
+    for index in range(num_epochs):
+        targets = retargeted() if index else targets
+        result = result.followed_by(epoch(tf.constant(index), targets, result.skipped_in_a_row))
+    return result
 
 
 def run_unrolled(step: Step, num_steps: int, num_scalars: int, skipped_before: Tensor = 0) -> EpochsResult:

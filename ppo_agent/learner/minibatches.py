@@ -150,17 +150,27 @@ def deal_out(
     Returns:
         The rows and the plan.
     """
-    size, sequence_length = config.minibatch_size, config.sequence_length
-    if is_recurrent:
-        batch = batches.cut_into_sequences(batch, sequence_length)
+    size = config.minibatch_size
+    present = rows_of(batch, config, is_recurrent=is_recurrent)
     if size is None:
-        return batch, whole_batch(config.num_epochs)
-    rows = batch if is_recurrent else batches.flatten_time(batch)
-    num_present = tf.shape(rows.mask)[0]
-    if capacity is not None:
-        pads_time = is_recurrent and sequence_length is None
-        rows = batches.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)
+        return present, whole_batch(config.num_epochs)
+    rows = padded(present, config, capacity, is_recurrent=is_recurrent)
     num_rows = rows.mask.shape[0] if has_fixed_count else None
-    count = num_present // size if drops_remainder else num_rows and -(-num_rows // size)
+    count = tf.shape(present.mask)[0] // size if drops_remainder else num_rows and -(-num_rows // size)
     row_mask = tf.reduce_any(rows.mask, axis=1)
     return rows, make_minibatches(row_mask, size, config.num_epochs, seed, count, is_padded=is_padded)
+
+
+def rows_of(batch: TrainingBatch, config: PPOConfig, *, is_recurrent: bool) -> TrainingBatch:
+    """What minibatches of a batch are made of: sequences or single steps; without minibatches as it is, or cut."""
+    if is_recurrent:
+        return batches.cut_into_sequences(batch, config.sequence_length)
+    return batch if config.minibatch_size is None else batches.flatten_time(batch)
+
+
+def padded(rows: TrainingBatch, config: PPOConfig, capacity: Tensor | None, *, is_recurrent: bool) -> TrainingBatch:
+    """Rows, or their steps where whole rows are sequences, padded to a capacity; see `deal_out`."""
+    if capacity is None or config.minibatch_size is None:
+        return rows
+    pads_time = is_recurrent and config.sequence_length is None
+    return batches.pad_rows(rows, axis=1 if pads_time else 0, size=capacity)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
@@ -18,6 +19,7 @@ from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, o
 from ppo_agent.learner.batches import TrainingBatch
 from ppo_agent.learner.epochs import EpochsResult
 from ppo_agent.learner.guards import Guard
+from ppo_agent.learner.interface import UpdateMethods, UpdateOutcome, UpdateVariables
 from ppo_agent.learner.minibatches import Minibatches
 from ppo_agent.learner.nonfinite import SkippedMinibatch
 from ppo_agent.maths import masking
@@ -26,60 +28,6 @@ from ppo_agent.maths.distributions import ParameterCodec
 
 # Of `target_kl`, as in OpenAI's Spinning Up.
 _KL_LIMIT = 1.5
-
-
-class UpdateOutcome(NamedTuple):
-    """What an update returns. Eager tensors are read in a fraction of the time that variables take.
-
-    Attributes:
-        loss_info: of the last gradient step that was not skipped, before it.
-        report: float32 [len(report.ENTRIES)].
-        train_step: the train step after the update, an int64 scalar.
-        is_undone: bool scalar; True if a step was not sound and everything was put back, see `guards.Guard.UNDO`.
-    """
-
-    loss_info: LossInfo
-    report: tf.Tensor
-    train_step: tf.Tensor
-    is_undone: tf.Tensor
-
-
-class UpdateMethods(Protocol):
-    """What an update calls: it is handed in, so that the methods of an agent's subclass are used."""
-
-    def fill_targets(self, trajectory: Trajectory) -> Trajectory:
-        """From raw experience [B, T, ...] to one with returns, advantages and values in its policy info."""
-
-    def evaluate(self, minibatch: TrainingBatch, training: bool) -> report.StepResult:
-        """The loss and the metrics of a minibatch."""
-
-    def adapt_beta(self, batch: TrainingBatch) -> Tensor | None:
-        """Adapts the KL penalty's coefficient after all steps; returns the mean KL, None without such a penalty."""
-
-    def update_normalizers(self, trajectory: Trajectory) -> None:
-        """Takes an experience into the running statistics."""
-
-    def trained_variables(self) -> list[tf.Variable]:
-        """Both networks' trainable variables."""
-
-    def network_state(self) -> list[tf.Variable]:
-        """Their other variables, which a forward pass may change."""
-
-
-class UpdateVariables(NamedTuple):
-    """What an update changes besides the networks and the optimiser.
-
-    Attributes:
-        report: float32 [len(report.ENTRIES)], of the last update.
-        train_step: grows by one per gradient step.
-        shuffle_seed: int64 scalar; None without minibatches.
-        adaptive_kl_beta: None without adaptive KL penalty.
-    """
-
-    report: tf.Variable
-    train_step: tf.Variable
-    shuffle_seed: tf.Variable | None
-    adaptive_kl_beta: tf.Variable | None
 
 
 class Update:
@@ -139,15 +87,21 @@ class Update:
         guard = self._guard(jit, capacity)
         rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity, jit)
 
-        def take_steps(rows: TrainingBatch, *tensors: tf.Tensor) -> tuple[EpochsResult, UpdateOutcome]:
-            return self._take_steps(rows, Minibatches(plan.size, plan.is_padded, *tensors), guard)
+        def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+            if guard is Guard.AGREE:
+                return function
+            return _compiled(function, arguments, jit, checks_operations)
 
-        if guard is not Guard.AGREE:
-            if checks_operations and jit:
-                plain = tf.function(take_steps, autograph=False).get_concrete_function(rows, *plan[2:])
-                jit = xla_operations.are_known(plain)
-            take_steps = tf.function(take_steps, jit_compile=jit, autograph=False)
-        result, outcome = take_steps(rows, *plan[2:])
+        if self.config.recompute_advantages:
+            result, outcome = self._take_epochs(
+                rows, plan, guard, compiled, lambda: self._targets(trajectory, weights, capacity)
+            )
+        else:
+
+            def take_steps(rows: TrainingBatch, *tensors: tf.Tensor) -> tuple[EpochsResult, UpdateOutcome]:
+                return self._take_steps(rows, Minibatches(plan.size, plan.is_padded, *tensors), guard)
+
+            result, outcome = compiled(take_steps, rows, *plan[2:])(rows, *plan[2:])
         most_skipped = self.config.max_skipped_steps
         if guard is Guard.SKIP and most_skipped:
             self.skipped_minibatch.put_if(
@@ -228,36 +182,97 @@ class Update:
     def _take_steps(self, rows: TrainingBatch, plan: Minibatches, guard: Guard) -> tuple[EpochsResult, UpdateOutcome]:
         """All gradient steps, the KL penalty's coefficient after them, and the report."""
         undo = guards.Undo(self._changed_variables() if guard is Guard.UNDO else [])
-        result = self._run_epochs(rows, plan, guard)
+        result = self._run_epochs(rows, plan, guard, plan.order.shape[0], 0, self._skipped_before())
+        return result, self._concluded(rows, result, guard, undo)
+
+    def _take_epochs(
+        self,
+        rows: TrainingBatch,
+        plan: Minibatches,
+        guard: Guard,
+        compiled: Callable[..., Callable[..., Any]],
+        retargeted: Callable[[], tuple[Tensor, Tensor]],
+    ) -> tuple[EpochsResult, UpdateOutcome]:
+        """`_take_steps` with targets of its own for every epoch, which are made outside of what XLA compiles."""
+        undo = guards.Undo(self._changed_variables() if guard is Guard.UNDO else [])
+
+        def take_epoch(
+            index: Tensor, targets: tuple[Tensor, Tensor], before: Tensor, rows: TrainingBatch, *tensors: tf.Tensor
+        ) -> EpochsResult:
+            rows = rows._replace(returns=targets[0], advantages=targets[1])
+            plan_ = Minibatches(plan.size, plan.is_padded, *tensors)
+            return self._run_epochs(rows, plan_, guard, 1, index, before)
+
+        targets = (rows.returns, rows.advantages)
+        take_epoch = compiled(take_epoch, tf.constant(0), targets, self._skipped_before(), rows, *plan[2:])
+
+        def epoch(index: Tensor, targets: tuple[Tensor, Tensor], before: Tensor) -> EpochsResult:
+            return take_epoch(index, targets, before, rows, *plan[2:])
+
+        arguments = (epoch, targets, retargeted, self.config.num_epochs, len(report.STEP_METRICS))
+        if guard is Guard.AGREE:
+            result = epochs.run_unrolled_with_targets(*arguments, self._skipped_before())
+        else:
+            result = epochs.run_with_targets(*arguments, self._skipped_before(), self._another_epoch(guard))
+        return result, self._concluded(rows, result, guard, undo)
+
+    def _another_epoch(self, guard: Guard) -> Callable[[EpochsResult], tf.Tensor]:
+        most = 1 if guard is Guard.UNDO else self.config.max_skipped_steps
+
+        def follows(result: EpochsResult) -> tf.Tensor:
+            near = self._continues(result.last)
+            return near & (result.skipped_in_a_row < most) if most else near
+
+        return follows
+
+    def _targets(
+        self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns and advantages by the present value network, in rows as `deal_out` makes them."""
+        with tf.summary.record_if(False):
+            batch = self.make_batch(trajectory, weights)
+        rows = minibatches.rows_of(batch, self.config, is_recurrent=self.is_recurrent)
+        rows = minibatches.padded(rows, self.config, capacity, is_recurrent=self.is_recurrent)
+        return rows.returns, rows.advantages
+
+    def _concluded(self, rows: TrainingBatch, result: EpochsResult, guard: Guard, undo: guards.Undo) -> UpdateOutcome:
+        """Adapts the KL penalty's coefficient, reports, and puts everything back where that is asked for."""
         values = self._report_on(rows, result)
         self._variables.report.assign(values)
         is_undone = result.skipped > 0 if guard is Guard.UNDO else tf.constant(False)
         undo.where(is_undone)
         train_step = tf.cast(self._variables.train_step, tf.int64)
-        return result, UpdateOutcome(report.loss_info(result.last), values, train_step, is_undone)
+        return UpdateOutcome(report.loss_info(result.last), values, train_step, is_undone)
 
     def _changed_variables(self) -> list[tf.Variable]:
         own = [variable for variable in self._variables if variable is not None]
         methods = self._methods
         return [*methods.trained_variables(), *methods.network_state(), *optimizers.variables(self._optimizer), *own]
 
-    def _run_epochs(self, rows: TrainingBatch, plan: Minibatches, guard: Guard) -> EpochsResult:
+    def _skipped_before(self) -> tf.Tensor:
+        return tf.cast(report.entry(self._variables.report, "skipped_in_a_row"), tf.int32)
+
+    def _run_epochs(
+        self, rows: TrainingBatch, plan: Minibatches, guard: Guard, num_epochs: int, first: Tensor, before: Tensor
+    ) -> EpochsResult:
+        """Takes the gradient steps of so many epochs of the plan from number `first` on, see `epochs.run_epochs`."""
+
         def step(index: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._step(rows, plan, index, guard)
+            return self._step(rows, plan, first * plan.count + index, guard)
 
-        num_scalars, before = len(report.STEP_METRICS), report.entry(self._variables.report, "skipped_in_a_row")
+        num_scalars = len(report.STEP_METRICS)
         if guard is Guard.AGREE:
-            return epochs.run_unrolled(step, self._num_steps(plan), num_scalars, before)
-        before, most = (0.0, 1) if guard is Guard.UNDO else (before, self.config.max_skipped_steps)
-        return epochs.run_epochs(step, plan.num_steps, num_scalars, self._continues, before, most)
+            return epochs.run_unrolled(step, self._num_steps(plan, num_epochs), num_scalars, before)
+        before, most = (0, 1) if guard is Guard.UNDO else (before, self.config.max_skipped_steps)
+        return epochs.run_epochs(step, num_epochs * plan.count, num_scalars, self._continues, before, most)
 
-    def _num_steps(self, plan: Minibatches) -> int:
+    def _num_steps(self, plan: Minibatches, num_epochs: int | None = None) -> int:
         count = tf.get_static_value(plan.count)
         if count is None:
             raise ValueError(
                 "experience has an unknown number of steps, expected a known one under a tf.distribute strategy."
             )
-        return int(plan.order.shape[0] * count)
+        return int((plan.order.shape[0] if num_epochs is None else num_epochs) * count)
 
     def _continues(self, step_report: tf.Tensor) -> tf.Tensor:
         """Whether the policy was still near the one that collected, before the step with this report."""
@@ -309,3 +324,14 @@ class Update:
             self._methods.update_normalizers(trajectory)
         else:
             guards.apply(Guard.SKIP, ~is_undone, lambda: self._methods.update_normalizers(trajectory))
+
+
+def _compiled(
+    function: Callable[..., Any], arguments: tuple[Any, ...], jit: bool, checks_operations: bool
+) -> Callable[..., Any]:
+    """A function that XLA compiles, with `checks_operations` only if it is known to have its operations."""
+    if checks_operations and jit:
+        plain = tf.function(function, autograph=False).get_concrete_function(*arguments)
+        jit = xla_operations.are_known(plain)
+    compiled: Callable[..., Any] = tf.function(function, jit_compile=jit, autograph=False)
+    return compiled

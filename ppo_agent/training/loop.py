@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent.agent import PPOAgent
+from ppo_agent.callbacks.base import Callbacks
 from ppo_agent.drivers import EpisodeStatistics
 from ppo_agent.training import report
 from ppo_agent.training.clock import seconds_since_process_start
@@ -17,7 +18,7 @@ from ppo_agent.training.experiment import Learner
 from ppo_agent.training.tally import Tally
 
 if TYPE_CHECKING:
-    from ppo_agent.training.running import Run
+    from ppo_agent.trainer import Trainer
 
 
 class TrainingLoop:
@@ -66,42 +67,44 @@ class TrainingLoop:
         self.tally.steps_not_counted = self.statistics.num_environment_steps
         self.tally.evaluations.clear()
 
-    def iterate(self, run: Run, target: int) -> bool:
+    def iterate(self, collector: Collector, target: int, trainer: Trainer, calls: Callbacks) -> bool:
         """Collects and trains once.
 
         Args:
-            run: whose collector it is; its callbacks are called, and the row is handed to it.
+            collector: of the experience.
             target: environment steps that are not exceeded.
+            trainer: what callbacks get.
+            calls: they.
 
         Returns:
             False if the steps are used up.
         """
         start, steps_before = time.perf_counter(), self.environment_steps
-        run.call("on_rollout_start")
-        self.experience = run.collector.collect(target - steps_before)
+        calls.call("on_rollout_start", trainer)
+        self.experience = collector.collect(target - steps_before)
         if self.experience is None:
             return False
         collected = time.perf_counter()
-        with run.guard.deferred():
-            run.call("on_rollout_end")
+        with trainer.guard.deferred():
+            calls.call("on_rollout_end", trainer)
             train_start = time.perf_counter()
             self.learner.update_schedules(steps_before / target)
-            metrics = self._train(self.experience, run)
+            metrics = self._train(self.experience, trainer)
             trained = time.perf_counter()
             self.tally.collect_time_s += collected - start
             self.tally.train_time_s += trained - train_start
             steps = self.environment_steps - steps_before
             self._count(steps, trained)
             self.row = {**metrics, **self._describe(self.experience, steps / (trained - start))}
-            run.record(self.row)
+            trainer.record(self.row)
         return True
 
-    def _train(self, experience: Trajectory, run: Run) -> dict[str, float]:
+    def _train(self, experience: Trajectory, trainer: Trainer) -> dict[str, float]:
         """Updates the agent; returns its metrics."""
         agent = self.agent
         if not getattr(agent, "_compute_value_and_advantage_in_train", True):
             experience = agent.preprocess_sequence(experience)
-        with run.recording_agent():
+        with trainer.recording_agent():
             agent.train(experience)
         if not getattr(agent, "update_normalizers_in_train", True):
             agent.update_observation_normalizer(experience.observation)

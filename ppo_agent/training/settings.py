@@ -96,6 +96,7 @@ class Settings:
         None, "steps per iteration of each environment (DynamicStepDriver)", none=True, lower_bound=1
     )
     num_epochs: int = _of_agent("num_epochs", 10)
+    recompute_advantages: bool = _of_agent("recompute_advantages")
     minibatch_size: int = _of_agent("minibatch_size", 64, "environment steps per gradient step")
     learning_rate: float = _setting(3e-4, "of Adam; the first one of a schedule", lower_bound=0.0)
     learning_rate_schedule: str = _setting("constant", _LINEAR, choices=SCHEDULES)
