@@ -97,6 +97,8 @@ setup(
             "ppo-train = ppo_agent.train:cli",
             "ppo-eval = ppo_agent.evaluate:cli",
             "ppo-export = ppo_agent.export_command:cli",
+            "ppo-plot = ppo_agent.plot_command:cli",
+            "ppo-sweep = ppo_agent.sweep_command:cli",
         ],
     },
     zip_safe=False,

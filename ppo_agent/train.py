@@ -19,7 +19,7 @@ from absl import flags
 from ppo_agent import _stack, presets
 from ppo_agent.common import compilation_cache
 from ppo_agent.training import clock as _clock  # noqa: F401 - Looks at the clock when it is imported.
-from ppo_agent.training import setting_flags, settings
+from ppo_agent.training import preset_files, setting_flags, settings
 from ppo_agent.training.command_line import (
     FlagError,
     Interrupted,
@@ -70,7 +70,9 @@ def define_flags() -> flags.FlagValues:
         **own,
     )
     flags.DEFINE_string("root_dir", "", "Folder to write into; empty: runs/ENV/TIME.", **own)
-    flags.DEFINE_string("preset", presets.AUTO, "auto: of the environment, or general ones; none; or a name.", **own)
+    flags.DEFINE_string(
+        "preset", presets.AUTO, "auto: of the environment, or general ones; none; a name; or a JSON file.", **own
+    )
     flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
     setting_flags.define_flags(values)
     flags.DEFINE_bool(
@@ -106,7 +108,7 @@ def _main(flag_values: flags.FlagValues) -> int:
     if values["resume"] and not values["root_dir"]:
         raise FlagError("root_dir is empty, expected the folder of the run to resume.")
     with mistakes_are_flag_errors():
-        presets.check_name(values["preset"])
+        preset_files.check(values["preset"])
         settings.check_given(given)
         root_dir = values["root_dir"] or default_root_dir(values["env_name"])
         RunDirectory(root_dir).check(values["resume"])

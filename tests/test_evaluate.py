@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from ppo_agent import evaluate
+from ppo_agent.training import videos
 
 
 class _BangBang(tf.Module):
@@ -76,7 +77,7 @@ def test_records_videos(policy_dir: Path, tmp_path: Path, monkeypatch: pytest.Mo
             recorded.append((self.render_mode, self.folder))
             return super().reset(**arguments)
 
-    monkeypatch.setattr(gymnasium.wrappers, "RecordVideo", Recorder)
+    monkeypatch.setattr(videos, "Recorder", Recorder)
     monkeypatch.setattr(evaluate.util, "find_spec", lambda _: object())
     assert run(f"--policy_dir={policy_dir}", "--num_episodes=2", f"--video_dir={tmp_path}") == 0
     assert recorded == [("rgb_array", str(tmp_path))] * 2

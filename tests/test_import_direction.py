@@ -17,7 +17,8 @@ SHARED = {"ppo_agent.maths", "ppo_agent.common"}
 # The binaries, and what only they, notebooks and examples use.
 TOP = {
     "ppo_agent.train", "ppo_agent.evaluate", "ppo_agent.training", "ppo_agent.trainer", "ppo_agent.callbacks",
-    "ppo_agent.pretraining", "ppo_agent.export_command", "ppo_agent.deployment",
+    "ppo_agent.pretraining", "ppo_agent.export_command", "ppo_agent.deployment", "ppo_agent.plot_command",
+    "ppo_agent.sweep_command",
 }  # fmt: skip
 ENVIRONMENTS = {"gym", "gymnasium", "tf_agents.environments", "tf_agents.drivers", "ppo_agent.drivers"}
 COMMAND_LINE = {"absl.app", "absl.flags", "argparse", "tqdm", "matplotlib"}

@@ -42,6 +42,7 @@ def test_keywords_are_the_references_in_order_and_default(ours, theirs):
         ("target_kl", None),
         ("normalize_rewards_by", "reward"),
         ("max_skipped_steps", 10),
+        ("recompute_advantages", False),
     ]
 
 

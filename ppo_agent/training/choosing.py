@@ -14,7 +14,7 @@ from ppo_agent import PPOAgent, presets
 from ppo_agent.common.observation_kinds import LeafKind, leaf_kind
 from ppo_agent.common.types import Nest
 from ppo_agent.config import PPOConfig
-from ppo_agent.training import named_environments, settings
+from ppo_agent.training import named_environments, preset_files, settings
 from ppo_agent.training.named_environments import EnvLike
 from ppo_agent.training.settings import Settings
 
@@ -33,13 +33,13 @@ def choose(env: EnvLike, preset: str, given: Mapping[str, Any]) -> tuple[Setting
 
     Args:
         env: see `named_environments.make_training_environment`.
-        preset: `auto`, `none` or the name of a preset.
+        preset: `auto`, `none`, the name of a preset, or a file, see `preset_files`.
         given: what the user set.
 
     Raises:
         ValueError: settings do not fit one another, or there is no such environment or preset.
     """
-    presets.check_name(preset)
+    preset_files.check(preset)
     settings.check_given(given)
     size = _batch_size(env)
     if size is not None:
@@ -48,6 +48,8 @@ def choose(env: EnvLike, preset: str, given: Mapping[str, Any]) -> tuple[Setting
                 f"num_environments is {given['num_environments']}, expected {size}, the size of the environment given."
             )
         given = {**given, "num_environments": size}
+    if preset_files.is_file(preset):
+        return settings.combine(preset_files.read(preset).settings, given), f"preset {preset}"
     name = preset
     if preset == presets.AUTO:
         name = named_environments.gymnasium_name(env) if isinstance(env, str) else ""
@@ -117,3 +119,15 @@ def _general_for(observation_spec: Nest, action_spec: Nest) -> presets.Preset:
         continuous_actions=any(spec.dtype.is_floating for spec in tf.nest.flatten(action_spec)),
         images=any(leaf_kind(spec) is LeafKind.IMAGE for spec in tf.nest.flatten(observation_spec)),
     )
+
+
+def sorted_out(agent: PPOAgent | str | None, given: dict[str, Any]) -> tuple[PPOAgent | None, dict[str, Any]]:
+    """The ready agent, if there is one, and the settings given: the kind of the agent is one of them.
+
+    Raises:
+        ValueError: a setting is unknown.
+    """
+    if isinstance(agent, str):
+        agent, given = None, {**given, "agent": agent}
+    settings.check_names(given)
+    return agent, given

@@ -64,6 +64,7 @@ def run(
     flag_values: flags.FlagValues,
     main: Callable[[], int],
     argv: Sequence[str] | None = None,
+    arguments: list[str] | None = None,
 ) -> int:
     """Parses the flags and calls `main`.
 
@@ -73,13 +74,14 @@ def run(
         flag_values: holds the program's flags.
         main: returns an exit status.
         argv: command line with the program's name first; None for that of the process.
+        arguments: takes what is no flag; None allows flags only.
 
     Returns:
         The exit status: that of `main`; 1 for an error at run time and 2 for a wrong flag, each told in one line on
         standard error; 128 + n for a run ended by signal n.
     """
     try:
-        return _parse_and_call(description, flag_values, main, sys.argv if argv is None else argv)
+        return _parse_and_call(description, flag_values, main, sys.argv if argv is None else argv, arguments)
     except flags.UnrecognizedFlagError as error:
         found = flag_hints.hint(error.flagname, flag_values)
         return _fail(
@@ -112,13 +114,19 @@ def warn(text: str) -> None:
 
 
 def _parse_and_call(
-    description: str, flag_values: flags.FlagValues, main: Callable[[], int], argv: Sequence[str]
+    description: str,
+    flag_values: flags.FlagValues,
+    main: Callable[[], int],
+    argv: Sequence[str],
+    arguments: list[str] | None,
 ) -> int:
     rest = flag_values(list(argv))[1:]
     if flag_values["help"].value:
         say(f"{description.strip()}\n\nflags:\n{flag_values.get_help()}")
         return OK
-    if rest:
+    if arguments is not None:
+        arguments += rest
+    elif rest:
         raise FlagError(f"found the argument {rest[0]!r}, expected flags only")
     return main()
 

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import tensorflow as tf
-from tf_agents.environments import tf_environment
-
 from ppo_agent.agent import PPOAgent
 from ppo_agent.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
 from ppo_agent.checkpoint.descriptions import differences
 from ppo_agent.checkpoint.manifest import DamagedError
 from ppo_agent.checkpoint.store import Loaded
-from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.training import choosing, saved_run
 from ppo_agent.training.command_line import say, warn
 from ppo_agent.training.experiment import Learner, make_learner
@@ -58,8 +54,7 @@ def load(
         trainer = _from_checkpoints(cls, source, env, agent, callbacks, given, is_continued=is_continued)
         stack.pop_all()
     if target is not None:
-        trainer.recorder = RunRecorder(target, trainer.settings.checkpoints_kept)
-        trainer._is_resumed = is_continued
+        trainer.recorder = RunRecorder(target, trainer.settings.checkpoints_kept, is_resumed=is_continued)
         if is_continued and trainer.environment_steps:
             trainer.recorder.resumed(trainer)
     return trainer
@@ -92,19 +87,6 @@ def _from_checkpoints(
         say(f"{source.path} holds no checkpoint: the run begins again.")
         accepted.append(_new(cls, run, env, agent, callbacks, _changes(given)))
     return accepted[0]
-
-
-def check_fit(env: tf_environment.TFEnvironment, agent: PPOAgent) -> None:
-    """Raises ValueError if an environment is of another kind than that an agent was made for."""
-    for name, spec, expected in (
-        ("observation", env.observation_spec(), agent.time_step_spec.observation),
-        ("action", env.action_spec(), agent.action_spec),
-    ):
-        NestCheck(f"the environment's {name}", expected)(tf.nest.map_structure(_as_tensor_spec, spec))
-
-
-def _as_tensor_spec(spec: Any) -> tf.TensorSpec:
-    return tf.TensorSpec(spec.shape, spec.dtype)
 
 
 def _changes(given: Mapping[str, Any]) -> dict[str, Any]:

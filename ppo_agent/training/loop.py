@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent.agent import PPOAgent
-from ppo_agent.callbacks.base import Callbacks
 from ppo_agent.drivers import EpisodeStatistics
 from ppo_agent.training import report
 from ppo_agent.training.clock import seconds_since_process_start
@@ -18,7 +17,7 @@ from ppo_agent.training.experiment import Learner
 from ppo_agent.training.tally import Tally
 
 if TYPE_CHECKING:
-    from ppo_agent.trainer import Trainer
+    from ppo_agent.training.running import Run
 
 
 class TrainingLoop:
@@ -67,44 +66,42 @@ class TrainingLoop:
         self.tally.steps_not_counted = self.statistics.num_environment_steps
         self.tally.evaluations.clear()
 
-    def iterate(self, collector: Collector, target: int, trainer: Trainer, calls: Callbacks) -> bool:
+    def iterate(self, run: Run, target: int) -> bool:
         """Collects and trains once.
 
         Args:
-            collector: of the experience.
+            run: whose collector it is; its callbacks are called, and the row is handed to it.
             target: environment steps that are not exceeded.
-            trainer: what callbacks get.
-            calls: they.
 
         Returns:
             False if the steps are used up.
         """
         start, steps_before = time.perf_counter(), self.environment_steps
-        calls.call("on_rollout_start", trainer)
-        self.experience = collector.collect(target - steps_before)
+        run.call("on_rollout_start")
+        self.experience = run.collector.collect(target - steps_before)
         if self.experience is None:
             return False
         collected = time.perf_counter()
-        with trainer.guard.deferred():
-            calls.call("on_rollout_end", trainer)
+        with run.guard.deferred():
+            run.call("on_rollout_end")
             train_start = time.perf_counter()
             self.learner.update_schedules(steps_before / target)
-            metrics = self._train(self.experience, trainer)
+            metrics = self._train(self.experience, run)
             trained = time.perf_counter()
             self.tally.collect_time_s += collected - start
             self.tally.train_time_s += trained - train_start
             steps = self.environment_steps - steps_before
             self._count(steps, trained)
             self.row = {**metrics, **self._describe(self.experience, steps / (trained - start))}
-            trainer.record(self.row)
+            run.record(self.row)
         return True
 
-    def _train(self, experience: Trajectory, trainer: Trainer) -> dict[str, float]:
+    def _train(self, experience: Trajectory, run: Run) -> dict[str, float]:
         """Updates the agent; returns its metrics."""
         agent = self.agent
         if not getattr(agent, "_compute_value_and_advantage_in_train", True):
             experience = agent.preprocess_sequence(experience)
-        with trainer.recording_agent():
+        with run.recording_agent():
             agent.train(experience)
         if not getattr(agent, "update_normalizers_in_train", True):
             agent.update_observation_normalizer(experience.observation)

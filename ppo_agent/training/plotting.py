@@ -1,4 +1,4 @@
-"""learning_curve.png."""
+"""Pictures: learning_curve.png of a run, and several runs in one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ppo_agent.common import atomic_files
+from ppo_agent.training.comparison import Curve, moving_mean
 
 
 def plot_learning_curve(
@@ -31,19 +32,11 @@ def plot_learning_curve(
     steps, returns = steps[known], returns[known]
     if len(returns):
         axes.plot(steps, returns, color="tab:blue", alpha=0.3, linewidth=1, label="training episodes, per iteration")
-        axes.plot(steps, smooth(returns), color="tab:blue", linewidth=2, label="the same, smoothed")
+        axes.plot(steps, moving_mean(returns, 0), color="tab:blue", linewidth=2, label="the same, smoothed")
     if len(evaluations):
         at, means, deviations = np.asarray(evaluations, float).T
         axes.errorbar(at, means, deviations, fmt="o", color="tab:orange", capsize=3, label="evaluation, mean and std")
-    axes.set(title=title, xlabel="environment steps", ylabel="episode return")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", frameon=False)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=120, format="png")
-    # Replaces a link instead of writing to where it leads.
-    atomic_files.replace_file(path, image.getvalue())
+    _finish(figure, axes, path, title, "episode return")
 
 
 def _figure() -> Any:
@@ -64,10 +57,32 @@ def _figure() -> Any:
     return figure
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """The mean of each value [N] and the up to N / 10 before it."""
-    window = max(1, len(values) // 10)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+def plot_curves(path: Path, title: str, ylabel: str, curves: Sequence[Curve]) -> None:
+    """Draws curves with their intervals against environment steps.
+
+    Args:
+        path: the PNG file.
+        title: above the plot.
+        ylabel: beside it.
+        curves: one for each group of runs.
+    """
+    figure = _figure()
+    axes = figure.add_subplot()
+    for curve in curves:
+        runs = f"{curve.num_runs} run{'s' if curve.num_runs > 1 else ''}"
+        (line,) = axes.plot(curve.steps, curve.mean, linewidth=2, label=f"{curve.label} ({runs})")
+        axes.fill_between(curve.steps, curve.low, curve.high, color=line.get_color(), alpha=0.2, linewidth=0)
+    _finish(figure, axes, path, title, ylabel)
+
+
+def _finish(figure: Any, axes: Any, path: Path, title: str, ylabel: str) -> None:
+    """Labels and writes a plot against environment steps."""
+    axes.set(title=title, xlabel="environment steps", ylabel=ylabel)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", frameon=False)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=120, format="png")
+    # Replaces a link instead of writing to where it leads.
+    atomic_files.replace_file(path, image.getvalue())

@@ -37,14 +37,16 @@ class RunRecorder:
         store: of the checkpoints.
     """
 
-    def __init__(self, directory: RunDirectory, kept: int) -> None:
+    def __init__(self, directory: RunDirectory, kept: int, *, is_resumed: bool = False) -> None:
         """Names the files; nothing is written yet.
 
         Args:
             directory: checked.
             kept: how many of the last checkpoints are kept.
+            is_resumed: whether the folder's own run continues.
         """
         self.directory = directory
+        self._is_resumed, self._has_started = is_resumed, False
         self.store = CheckpointStore(directory.checkpoints, kept, warn)
         self._table = MetricsTable(directory.metrics)
         self._evaluations = MetricsTable(directory.evaluations, EVALUATION_COLUMNS)
@@ -58,17 +60,20 @@ class RunRecorder:
         self._events.drop_after(trainer.environment_steps)
         self._saved = _progress(trainer)
 
-    def start(self, trainer: Trainer, *, is_resumed: bool) -> None:
-        """Makes the folder, unless it is in use by this run already, and writes what is known before training.
+    def start(self, trainer: Trainer) -> None:
+        """Makes the folder, unless it is in use by this run already, and writes what is known before training, once.
 
         Raises:
             ValueError: the system does not let it, or another run was faster.
         """
-        self.directory.create(is_resumed)
+        if self._has_started:
+            return
+        self.directory.create(self._is_resumed)
         write_json(self.directory.settings, trainer.describe())
-        if not is_resumed:
+        if not self._is_resumed:
             self._events.write_settings(dataclasses.asdict(trainer.settings))
         self.save(trainer)
+        self._has_started = True
 
     def record(self, row: Mapping[str, float]) -> None:
         """Writes the row and the events of an iteration."""
@@ -99,7 +104,8 @@ class RunRecorder:
             self.directory.release()
             self._saved = None
             self._events.close()
-            self.start(trainer, is_resumed=False)
+            self._is_resumed = self._has_started = False
+            self.start(trainer)
         if seconds > _LONG_ITERATION_SECONDS:
             self.save(trainer)
 

@@ -17,7 +17,7 @@ from tf_agents.trajectories import StepType
 from ppo_agent.common.environment_options import ATARI_PREFIX
 from ppo_agent.common.types import Nest
 from ppo_agent.drivers import GymnasiumEnvironment
-from ppo_agent.training import named_environments
+from ppo_agent.training import named_environments, videos
 from ppo_agent.training.command_line import one_line
 from ppo_agent.training.evaluation import Act, num_environments
 
@@ -41,7 +41,7 @@ def make_environment(env_name: str, num_episodes: int, seed: int, video_dir: str
 def _recorded(env_name: str, video_dir: str) -> gymnasium.Env:
     try:
         env = gymnasium.make(env_name, render_mode="rgb_array")
-        return gymnasium.wrappers.RecordVideo(env, video_dir, episode_trigger=lambda _: True, disable_logger=True)
+        return videos.Recorder(env, video_dir)
     except (ValueError, TypeError, AssertionError, gymnasium.error.Error) as error:
         raise ValueError(
             f"video_dir is given, expected an env_name that renders 'rgb_array': {one_line(str(error))}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppo_agent.training import plotting, run_directory
+from ppo_agent.training import comparison, plotting, run_directory
 from ppo_agent.training.metrics_table import COLUMNS, MetricsTable
 from ppo_agent.training.run_directory import RunDirectory, default_root_dir, write_json
 
@@ -171,8 +171,8 @@ def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
 def test_smoothing_is_a_mean_over_the_last_tenth(rng: np.random.Generator) -> None:
     values = rng.normal(size=50)
     expected = [values[max(0, i - 4) : i + 1].mean() for i in range(50)]
-    np.testing.assert_allclose(plotting.smooth(values), expected)
-    np.testing.assert_allclose(plotting.smooth(values[:3]), values[:3])
+    np.testing.assert_allclose(comparison.moving_mean(values, 0), expected)
+    np.testing.assert_allclose(comparison.moving_mean(values[:3], 0), values[:3])
 
 
 @pytest.mark.parametrize("returns", [[], [float("nan")], [1.0, float("nan"), 3.0]])
