@@ -90,7 +90,7 @@ class Objective:
 
         def compute() -> tf.Tensor:
             mask = tf.broadcast_to(weights, tf.shape(log_probs)) != 0
-            return masking.masked_mean(losses.clipped(tf.exp(log_probs - old_log_probs), epsilon), mask)
+            return masking.mean_of_valid(losses.clipped(tf.exp(log_probs - old_log_probs), epsilon), mask)
 
         return shared_results.remembered(losses.clipped, (log_probs, old_log_probs, weights), compute)
 
@@ -102,7 +102,7 @@ class Objective:
         divergence = losses.approximate_kl(log_probs, minibatch.action_log_probs)
         return {
             "entropy": tf.reduce_mean(self.entropy(current, time_steps) * weights),
-            "approx_kl": masking.masked_mean(divergence, weights != 0),
+            "approx_kl": masking.mean_of_valid(divergence, weights != 0),
         }
 
     def policy_gradient_loss(
@@ -217,16 +217,14 @@ def _outer_rank(time_steps: TimeStep) -> int:
 
 
 def loss_arguments(minibatch: TrainingBatch) -> tuple[tuple[Nest, ...], tf.Tensor]:
-    """The first arguments of `PPOAgent.get_loss` for a minibatch, and the last of them, the weights."""
-    weights = minibatch.weights * masking.balanced_weights(minibatch.mask)
-    advantages = masking.normalize_advantages(minibatch.advantages, minibatch.mask)
+    """The first arguments of `PPOAgent.get_loss` for a prepared minibatch, and the last of them, the weights."""
     arguments = (
         minibatch.time_steps,
         minibatch.actions,
         minibatch.action_log_probs,
         minibatch.returns,
-        advantages,
+        minibatch.advantages,
         minibatch.distribution_parameters,
-        weights,
+        minibatch.weights,
     )
-    return arguments, weights
+    return arguments, minibatch.weights

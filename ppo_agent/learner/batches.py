@@ -196,6 +196,22 @@ def as_weights(weights: Tensor | None, like: Tensor) -> tf.Tensor | None:
     return weights
 
 
+def prepared(minibatch: TrainingBatch) -> TrainingBatch:
+    """A minibatch as its loss takes it: advantages are normalised, and weights make up for rows that do not count."""
+    return minibatch._replace(
+        advantages=masking.normalize_advantages(minibatch.advantages, minibatch.mask),
+        weights=minibatch.weights * masking.balanced_weights(minibatch.mask),
+    )
+
+
+def without_last_step(
+    trajectory: Trajectory, mask: Tensor, weights: Tensor | None
+) -> tuple[Trajectory, tf.Tensor, tf.Tensor]:
+    """An experience [B, T, ...], its mask and weights without what only served to bootstrap from, [B, T - 1, ...]."""
+    weights = broadcast_weights(weights, trajectory.step_type)
+    return tf.nest.map_structure(lambda tensor: tensor[:, :-1], (trajectory, mask, weights))
+
+
 def flatten_time(batch: TrainingBatch) -> TrainingBatch:
     """Turns B rows of T steps into B * T rows of a single step, [B * T, 1, ...]."""
     return tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [-1, 1, *tensor.shape[2:]]), batch)

@@ -114,19 +114,23 @@ class Update:
     def first_loss(self, trajectory: Trajectory, weights: Tensor | None, training: bool) -> LossInfo:
         """The loss of the first gradient step that an update would take; changes nothing."""
         rows, plan = self.deal_out(self.make_batch(trajectory, weights))
-        return self._methods.evaluate(minibatches.select_minibatch(rows, plan, tf.constant(0)), training).loss_info
+        minibatch = batches.prepared(minibatches.select_minibatch(rows, plan, tf.constant(0)))
+        return self._methods.evaluate(minibatch, training).loss_info
 
     def make_batch(self, trajectory: Trajectory, weights: Tensor | None) -> TrainingBatch:
-        """A batch [B, T, ...] of an experience, with targets."""
+        """A batch of an experience, with targets: [B, T, ...], or [B, T - 1, ...] where the last step has no part."""
+        actions = trajectory.action
         if self.config.compute_value_and_advantage_in_train:
             mask = batches.bootstrap_free_mask(trajectory)
             trajectory = self._methods.fill_targets(trajectory)
+            if self.config.minibatch_size is None and not self.is_recurrent:
+                trajectory, mask, weights = batches.without_last_step(trajectory, mask, weights)
         else:
             mask = batches.precomputed_mask(trajectory)
         batch = batches.make_batch(trajectory, mask, weights, self._codec)
         if self._debugs:
             step, normalized = self._variables.train_step, masking.normalize_advantages(batch.advantages, mask)
-            summaries.write_nest_histograms(step, "actions", trajectory.action)
+            summaries.write_nest_histograms(step, "actions", actions)
             summaries.write_histograms(step, advantages_normalized=normalized)
         return batch
 
@@ -256,9 +260,13 @@ class Update:
         self, rows: TrainingBatch, plan: Minibatches, guard: Guard, num_epochs: int, first: Tensor, before: Tensor
     ) -> EpochsResult:
         """Takes the gradient steps of so many epochs of the plan from number `first` on, see `epochs.run_epochs`."""
+        # What all steps have in common is made once.
+        whole = batches.prepared(rows) if plan.size is None else None
 
         def step(index: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._step(rows, plan, first * plan.count + index, guard)
+            index += first * plan.count
+            minibatch = rows if whole else minibatches.select_minibatch(rows, plan, index)
+            return self._step(minibatch, whole or batches.prepared(minibatch), index // plan.count, guard)
 
         num_scalars = len(report.STEP_METRICS)
         if guard is Guard.AGREE:
@@ -279,12 +287,13 @@ class Update:
         limit = _KL_LIMIT * self.config.target_kl
         return tf.constant(True) if limit == 0 else ~(report.entry(step_report, "approx_kl") > limit)
 
-    def _step(self, rows: TrainingBatch, plan: Minibatches, index: Tensor, guard: Guard) -> tuple[tf.Tensor, tf.Tensor]:
+    def _step(
+        self, minibatch: TrainingBatch, prepared: TrainingBatch, epoch: Tensor, guard: Guard
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Takes one gradient step; returns its report and whether it was sound."""
-        minibatch = minibatches.select_minibatch(rows, plan, index)
-        with self._recording(index // plan.count):
+        with self._recording(epoch):
             result, gradients_and_variables, is_sound = gradients.gradient_step(
-                lambda: self._methods.evaluate(minibatch, True),
+                lambda: self._methods.evaluate(prepared, True),
                 self._methods.trained_variables(),
                 self._optimizer,
                 self.config.gradient_clipping,

@@ -91,6 +91,19 @@ def masked_mean(values: Tensor, mask: Tensor) -> tf.Tensor:
     return mean
 
 
+def mean_of_valid(values: Tensor, mask: Tensor) -> tf.Tensor:
+    """`masked_mean` in half the operations, for values near zero, as metrics of every gradient step are.
+
+    Args:
+        values: float tensor of any shape; invalid entries may be anything, NaN included.
+        mask: bool or float mask of the same shape.
+
+    Returns:
+        A scalar; 0 where no row is valid.
+    """
+    return _sum_over_count(tf.where(tf.cast(mask, tf.bool), values, tf.zeros_like(values)), mask)
+
+
 def masked_moments(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and (population) variance over the valid rows; of equal rows exactly their value and 0.
 

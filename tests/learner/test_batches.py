@@ -193,3 +193,27 @@ def test_finite_rows():
 def test_weights_that_are_no_numbers(weights, kind):
     with pytest.raises(ValueError, match=f"weights is of type {kind}, expected numbers"):
         batches.broadcast_weights(weights, tf.zeros([2, 3]))
+
+
+def test_a_full_batch_leaves_out_the_step_that_only_bootstraps(rng):
+    """In a full batch it would be computed and masked in every gradient step."""
+    agent = helpers.make_agent(num_epochs=1)
+    experience = helpers.make_experience(agent, rng)
+    num_sequences, length = experience.step_type.shape
+    weights = rng.uniform(size=(num_sequences, length)).astype(np.float32)
+    batch = agent._update.make_batch(experience, weights)
+    assert batch.mask.shape == [num_sequences, length - 1]
+    whole = batches.bootstrap_free_mask(experience)
+    assert not np.any(whole[:, -1])
+    np.testing.assert_array_equal(batch.mask, whole[:, :-1])
+    np.testing.assert_array_equal(batch.weights.numpy()[batch.mask], weights[:, :-1][batch.mask])
+
+
+def test_a_prepared_minibatch_has_balanced_weights_and_normalized_advantages(rng):
+    agent = helpers.make_agent(num_epochs=1)
+    batch = agent._update.make_batch(helpers.make_experience(agent, rng), None)
+    prepared, mask = batches.prepared(batch), batch.mask.numpy()
+    advantages = batch.advantages.numpy()[mask]
+    expected = (advantages - advantages.mean()) / np.sqrt(advantages.var() + 1e-8)
+    np.testing.assert_allclose(prepared.advantages.numpy()[mask], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(prepared.weights, mask * mask.size / mask.sum(), rtol=1e-6)

@@ -49,6 +49,7 @@ def test_masked_moments(values_and_mask):
     np.testing.assert_allclose(mean, values[mask].mean(), rtol=1e-5)
     np.testing.assert_allclose(variance, values[mask].var(), rtol=1e-5)
     np.testing.assert_allclose(masking.masked_mean(values, mask.astype(np.float32)), values[mask].mean(), rtol=1e-5)
+    np.testing.assert_allclose(masking.mean_of_valid(values, mask), values[mask].mean(), rtol=1e-5)
 
 
 def test_normalize_advantages(values_and_mask):
@@ -85,6 +86,7 @@ def test_moments_far_from_zero(rng):
 def test_no_valid_row_gives_zeros():
     values, mask = np.full((2, 3), np.nan, np.float32), np.zeros((2, 3), bool)
     assert masking.masked_mean(values, mask) == 0
+    assert masking.mean_of_valid(values, mask) == 0
     np.testing.assert_array_equal(masking.normalize_advantages(values, mask), np.zeros((2, 3)))
     np.testing.assert_array_equal(masking.balanced_weights(mask), np.zeros((2, 3)))
 
