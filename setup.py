@@ -45,12 +45,25 @@ EXTRAS_REQUIRE = {
     "atari": ["ale-py>=0.10"],
     "data": ["minari>=0.5"],
     "envpool": ["envpool>=1.2"],
+    "mlflow": ["mlflow-skinny>=2.14"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+    "ray": ["ray>=2.40"],
     "search": ["optuna>=4.0"],
     "serve": ["fastapi>=0.110", "uvicorn>=0.29"],
     "tflite": ["ai-edge-litert>=1.0" + NEW],
+    "wandb": ["wandb>=0.17"],
     "video": ["moviepy>=1.0", "pygame>=2.1.3"],
-    "dev": ["hypothesis", "mypy" + NEW, "pytest>=8", "pytest-xdist>=3", "ruff", "scipy"],
+    "dev": [
+        "hypothesis",
+        "ipykernel",
+        "mypy" + NEW,
+        "nbmake",
+        "pytest>=8",
+        "pytest-xdist>=3",
+        "ruff",
+        "scipy",
+        "twine",
+    ],
 }
 
 
