@@ -54,7 +54,7 @@ def _normalize_over_valid_rows(trajectory: Any, mask: Tensor, *arguments: Any) -
     return batch._replace(advantages=_normalize_advantages(batch.advantages, mask))
 
 
-def _keep_advantages(values: Tensor, mask: Tensor) -> tf.Tensor:
+def _keep_advantages(values: Tensor, mask: Tensor, **_: Tensor) -> tf.Tensor:
     """They were normalised over the batch."""
     return tf.where(tf.cast(mask, tf.bool), values, tf.zeros_like(values))
 
@@ -76,7 +76,7 @@ def _deal_out_all_rows(trajectory: Any, mask: Tensor, *arguments: Any) -> Any:
     )
 
 
-def _normalize_where_known(values: Tensor, mask: Tensor) -> tf.Tensor:
+def _normalize_where_known(values: Tensor, mask: Tensor, **_: Tensor) -> tf.Tensor:
     """Advantages over valid rows alone, as correction 3 has it."""
     return _normalize_advantages(values, tf.cast(mask, tf.bool) & ~tf.math.is_nan(values))
 

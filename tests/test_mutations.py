@@ -51,7 +51,7 @@ def no_reset_at_the_end_of_an_episode(patch):
 
 
 def advantages_not_normalized(patch):
-    patch.setattr(masking, "normalize_advantages", lambda advantages, _: advantages)
+    patch.setattr(masking, "normalize_advantages", lambda advantages, *_, **__: advantages)
 
 
 def normalizers_updated_before_training(patch):
@@ -100,6 +100,7 @@ def last_step_trained_on(patch):
         return masking.transition_mask(trajectory.step_type, trajectory.next_step_type)
 
     patch.setattr(batches, "bootstrap_free_mask", mask)
+    patch.setattr(batches, "without_last_step", lambda *given: given)
 
 
 def entropy_with_the_wrong_sign(patch):

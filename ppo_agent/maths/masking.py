@@ -118,41 +118,48 @@ def masked_moments(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return mean, _sum_over_count(tf.square(deviations), mask)
 
 
-def normalize_advantages(advantages: Tensor, mask: Tensor, variance_epsilon: float = 1e-8) -> tf.Tensor:
+def normalize_advantages(
+    advantages: Tensor, mask: Tensor, variance_epsilon: float = 1e-8, near: Tensor | None = None
+) -> tf.Tensor:
     """Brings advantages to mean 0 and variance 1 over the valid rows; equal ones, of whatever size, to exactly 0.
 
     Args:
         advantages: float32 advantages of any shape.
         mask: bool or float mask of the same shape.
         variance_epsilon: added to the variance before its root is taken.
+        near: one of the valid advantages, if one is known; the smallest is looked for otherwise.
 
     Returns:
         `(advantages - mean) / sqrt(variance + epsilon)`, same shape, 0 in invalid rows.
     """
-    _, deviations = _mean_and_deviations(advantages, mask)
+    _, deviations = _mean_and_deviations(advantages, mask, near)
     variance = _sum_over_count(tf.square(deviations), mask)
     return deviations * tf.math.rsqrt(variance + variance_epsilon)
 
 
-def _mean_and_deviations(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _mean_and_deviations(values: Tensor, mask: Tensor, near: Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """The mean of the valid rows, and each row's distance from it, 0 in invalid rows.
 
-    A sum of float32 numbers far from zero loses more than their distances from each other. So the smallest one is
-    subtracted first, which is exact where it matters, and the mean itself is subtracted from nothing.
+    A sum of float32 numbers far from zero loses more than their distances from each other. So one of them (`near`, the
+    smallest without it) is subtracted first, which is exact where it matters, and the mean itself is subtracted from
+    nothing.
     """
     values, valid = tf.convert_to_tensor(values), tf.cast(mask, tf.bool)
     zeros = tf.zeros_like(values)
-    smallest = tf.stop_gradient(tf.reduce_min(tf.where(valid, values, values.dtype.max)))
-    distances = tf.where(valid, values - smallest, zeros)
+    if near is None:
+        near = tf.reduce_min(tf.where(valid, values, values.dtype.max))
+    near = tf.stop_gradient(near)
+    distances = tf.where(valid, values - near, zeros)
     mean_distance = _sum_over_count(distances, valid)
-    mean = tf.where(tf.reduce_any(valid), smallest + mean_distance, tf.zeros([], values.dtype))
+    mean = tf.where(tf.reduce_any(valid), near + mean_distance, tf.zeros([], values.dtype))
     return mean, tf.where(valid, distances - mean_distance, zeros)
 
 
 def _sum_over_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
     """Sum of all entries over the number of valid rows, 0 where there is none."""
-    count = tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.int32))
-    return tf.reduce_sum(values) / tf.cast(tf.maximum(count, 1), values.dtype)
+    # In float32, as `balanced_weights` counts: XLA makes one operation of the two.
+    count = tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.float32))
+    return tf.reduce_sum(values) / tf.cast(tf.maximum(count, 1.0), values.dtype)
 
 
 def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:
