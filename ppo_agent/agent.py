@@ -136,7 +136,9 @@ class PPOAgent(TFAgent):
         `approx_kl` (nats, see `losses.approximate_kl`), `gradient_norm` (before clipping); `explained_variance` of the
         returns by the value predictions before the update; `learning_rate`, `adaptive_kl_beta`, `mean_kl_divergence`
         (NaN without adaptive KL penalty) after it; `skipped_steps`, the number of gradient steps that changed nothing
-        because their loss or gradient was not finite, of the `gradient_steps` that were taken.
+        because their loss or gradient was not finite, of the `gradient_steps` that were taken; and over the valid rows,
+        `value_mean` of the value predictions before the update, `return_mean` of their targets, and `advantage_mean`
+        before the advantages are normalised.
         """
         return report.train_metrics(self._report.numpy().tolist())
 

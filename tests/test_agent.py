@@ -147,13 +147,16 @@ def test_train_metrics_are_those_of_numpy(rng):
     agent = helpers.make_agent(**keywords, optimizer=tf.keras.optimizers.SGD(0.25), gradient_clipping=0.1)
     experience = helpers.make_experience(agent, rng)
     expected = helpers.expected_loss(agent, experience)
-    explained = expected_explained_variance(agent, experience)
+    returns, advantages, values = valid_targets(agent, experience)
+    explained = oracles.explained_variance(returns, values, np.ones_like(returns, bool))
     start = [v.numpy() for v in agent._trained_variables()]
     agent.train(experience)
     metrics = agent.train_metrics()
     for name in (*ppo_agent.PPOLossInfo._fields, "entropy", "approx_kl", "loss"):
         np.testing.assert_allclose(metrics[name], getattr(expected, name), rtol=1e-4, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(metrics["explained_variance"], explained, rtol=1e-3, atol=1e-5)
+    for name, rows in (("return", returns), ("advantage", advantages), ("value", values)):
+        np.testing.assert_allclose(metrics[f"{name}_mean"], rows.mean(), rtol=1e-4, atol=1e-5, err_msg=name)
     assert metrics["learning_rate"] == 0.25
     # The norm is that before clipping: the step made is of the bound's length.
     step = np.sqrt(sum(np.sum((v.numpy() - x) ** 2) for v, x in zip(agent._trained_variables(), start, strict=True)))
@@ -161,14 +164,16 @@ def test_train_metrics_are_those_of_numpy(rng):
     assert metrics["gradient_norm"] > 0.2
 
 
-def expected_explained_variance(agent, experience):
+def valid_targets(agent, experience):
+    """Returns, advantages and values of the rows that count, [n] each."""
     rows = helpers.numpy_experience(experience)
     values = agent.collect_policy.apply_value_network(experience.observation, experience.step_type)[0].numpy()
-    returns, _, _ = oracles.returns_and_advantages(
+    returns, advantages, _ = oracles.returns_and_advantages(
         rows.reward[:, :-1], rows.discount[:, :-1], rows.next_step_type[:, :-1], values, 0.99, 0.95
     )
     valid = oracles.trained_rows(rows.step_type, rows.next_step_type)[:, :-1]
-    return oracles.explained_variance(returns, values[:, :-1], valid)
+    valid = valid.astype(bool)
+    return returns[valid], advantages[valid], values[:, :-1][valid]
 
 
 def test_gradient_norm_is_that_of_the_gradient(rng):

@@ -21,6 +21,7 @@ from ..faults.recovery import Recovery, check_limits
 from ..faults.soundness import SoundnessCheck
 from ..vector_envs import autoreset, factory
 from . import spaces
+from .episode_infos import EpisodeInfos
 from .gymnasium_group import GymnasiumGroup
 
 
@@ -125,6 +126,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         self._batched_time_step_spec = host_calls.with_outer_dims(self.time_step_spec(), env.num_envs)
         self._gymnasium_env = env
         self._recovery = Recovery(env.num_envs, max_restarts, drops, self._seed)
+        self._episode_infos = EpisodeInfos()
         self.groups = self._make_groups()
         self._check_action = NestCheck("action", action_spec)
         self._closed = False
@@ -150,6 +152,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
                 functools.partial(_check_mask, self._mask_layout, index * size),
                 SoundnessCheck(self.observation_spec(), size),
                 self._recovery,
+                self._episode_infos,
                 index * size,
             )
             for index, half in enumerate(halves)
@@ -185,6 +188,14 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             rows = slice(index * group.num_environments, (index + 1) * group.num_environments)
             group.send(tf.nest.map_structure(lambda x, rows=rows: x[rows], action))
         return array_nests.concatenate([group.receive() for group in self.groups])
+
+    def pop_episode_infos(self) -> dict[str, float]:
+        """Returns what the environments said at episodes' ends, such as `info["is_success"]`, since the last call.
+
+        Returns:
+            The mean of each number by its name in the infos, over the episodes whose last step had a finite one.
+        """
+        return self._episode_infos.pop()
 
     def render(self) -> np.ndarray:
         """Returns the frames of all environments, uint8 [B, height, width, 3].

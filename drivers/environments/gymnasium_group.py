@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.common.types import Nest
+from ppo_agent.common.types import Array, Nest
 
 from ..faults.faults import FAULTS, EnvironmentFaultError, Fault
 from ..faults.leaf_checks import InvalidLeafError
@@ -16,6 +16,7 @@ from ..faults.recovery import Recovery
 from ..faults.soundness import SoundnessCheck
 from ..vector_envs.autoreset import LOST, StepResult
 from ..vector_envs.serial import Restart
+from .episode_infos import EpisodeInfos
 from .vector_results import check_result
 
 _FIRST, _MID, _LAST = (np.int32(x) for x in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
@@ -44,6 +45,7 @@ class GymnasiumGroup:
         check: Callable[[ts.TimeStep], None],
         is_sound: SoundnessCheck,
         recovery: Recovery,
+        episode_infos: EpisodeInfos,
         first_index: int = 0,
     ) -> None:
         """Takes a vector environment with next-step autoreset; nothing is reset yet.
@@ -56,6 +58,7 @@ class GymnasiumGroup:
             check: Is called with every time step, and raises an error if the policy cannot act on it.
             is_sound: Tells whether a time step may reach a learner.
             recovery: Decides about those that may not, and about environments that fail.
+            episode_infos: Takes in what the environments say at an episode's end.
             first_index: Number of the first environment, for errors.
         """
         self._env = env
@@ -63,6 +66,7 @@ class GymnasiumGroup:
         self._decode_observation, self._encode_action = decode_observation, encode_action
         self._check = check
         self._is_sound, self._recovery, self._first_index = is_sound, recovery, first_index
+        self._episode_infos = episode_infos
         self._reports_faults = hasattr(env, "restart")
         self._count, self._starts = 0, np.zeros(num_environments, int)
         self.time_step: ts.TimeStep | None = None
@@ -143,12 +147,18 @@ class GymnasiumGroup:
                 first |= infos[LOST]
             step_type[first], discount[first], reward[first] = _FIRST, 1.0, 0.0
             self._starts[first] = self._count
-            if self._recovery.has_dropped:
-                self._recovery.ended(self._first_index + np.flatnonzero(ended & ~first))
+            if any_ends and (infos or self._recovery.has_dropped):
+                self._note_ends(np.flatnonzero(ended & ~first), infos)
         else:  # The usual step costs little: it shares these arrays.
             step_type, discount = self._all_mid, self._all_one
         self._any_ended = any_ends
         return self._keep(ts.TimeStep(step_type, reward, discount, self._decode(observation)), infos)
+
+    def _note_ends(self, rows: Array, infos: Mapping[str, Any]) -> None:
+        """Takes note of episodes that ended as they should, by row."""
+        if len(rows):
+            self._recovery.ended(self._first_index + rows)
+            self._episode_infos.add(infos, rows)
 
     def _keep(self, time_step: ts.TimeStep, infos: Mapping[str, Any]) -> ts.TimeStep:
         """Restarts what has failed, and keeps the time step."""

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 # The key of a vector environment's infos that holds the faults of a step, by row.
 FAULTS = "ppo_agent_faults"
+# The key of infos that holds the numbers in the infos of the episodes that ended with a step, by row and name.
+EPISODES = "ppo_agent_episodes"
 
 
 class EnvironmentFaultError(RuntimeError):

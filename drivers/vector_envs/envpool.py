@@ -27,6 +27,7 @@ from .autoreset import StepResult
 PREFIX = "envpool:"
 _LARGEST_SEED = 2**31 - 1
 _NO_INFOS: dict[str, Any] = {}
+_INFO = "info:"
 
 
 def is_envpool(env: Any) -> bool:
@@ -78,7 +79,7 @@ def is_game(env_name: str) -> bool:
 
 
 class EnvPoolVectorEnv(VectorEnv):
-    """An EnvPool object as a vector environment of batched spaces, without infos."""
+    """An EnvPool object as a vector environment of batched spaces, with infos where an episode ends."""
 
     def __init__(self, pool: Any, channels_last: bool = False) -> None:
         """Takes what `envpool.make_gymnasium` has made.
@@ -106,6 +107,7 @@ class EnvPoolVectorEnv(VectorEnv):
         keys = list(pool._state_keys)
         self._reward, self._done, self._truncated = (keys.index(key) for key in ("reward", "done", "trunc"))
         self._observation = keys.index("obs") if "obs" in keys else None
+        self._infos = {key.removeprefix(_INFO): i for i, key in enumerate(keys) if key.startswith(_INFO)}
         self._action_dtype = pool._spec._action_spec[-1][0]
         self._acts_on_arrays = len(pool._action_keys) == 3  # Numbers of environments, of players, and the action.
 
@@ -130,8 +132,9 @@ class EnvPoolVectorEnv(VectorEnv):
     def step_wait(self) -> StepResult:
         """Waits for the result of the step."""
         values = self._pool._recv()
-        truncated = values[self._truncated]
-        return self._observations(values), values[self._reward], values[self._done] & ~truncated, truncated, _NO_INFOS
+        done, truncated = values[self._done], values[self._truncated]
+        infos = {name: values[i] for name, i in self._infos.items()} if done.any() else _NO_INFOS
+        return self._observations(values), values[self._reward], done & ~truncated, truncated, infos
 
     def _observations(self, values: list[Array]) -> Nest:
         if self._observation is None:

@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space
 
 from ppo_agent.common.types import Nest
 
-from ..faults.faults import FAULTS, Fault
+from ..faults.faults import EPISODES, FAULTS, Fault
 from .autoreset import StepResult
 from .serial import Restart, close_quietly
 from .worker import LostWorkerError, SharedArrays, Worker, close_all
@@ -144,7 +144,7 @@ class GroupedVectorEnv(VectorEnv):
                     continue
             own = {row - worker.rows[0]: restarts[row] for row in worker.rows if row in restarts}
             worker.send("restart", own)
-            faults |= self._faults(worker)
+            faults |= self._infos(worker).get(FAULTS, {})
         return faults
 
     def _error_at_start(self, worker: Worker) -> dict[int, Fault] | None:
@@ -158,20 +158,21 @@ class GroupedVectorEnv(VectorEnv):
         return _all_lost(worker, f"raised {type(error).__name__}: {error}", error)
 
     def _receive(self) -> dict[str, Any]:
-        faults: dict[int, Fault] = {}
-        for worker in self._workers:
-            faults |= self._faults(worker)
-        return {FAULTS: faults} if faults else {}
+        found = [infos for worker in self._workers if (infos := self._infos(worker))]
+        joined = {key: {r: x for infos in found for r, x in infos.get(key, {}).items()} for key in (FAULTS, EPISODES)}
+        return {key: by_row for key, by_row in joined.items() if by_row}
 
-    def _faults(self, worker: Worker) -> dict[int, Fault]:
-        """Waits for an answer; returns the faults that it reports."""
+    def _infos(self, worker: Worker) -> dict[str, dict[int, Any]]:
+        """Waits for an answer; returns what it reports, by row."""
         try:
-            faults = worker.receive()
+            infos = worker.receive()
         except LostWorkerError as lost:
             rows = slice(worker.rows.start, worker.rows.stop)
             self._rewards[rows], self._flags[:, rows] = 0.0, False
-            return _all_lost(worker, lost.text)
-        return {worker.rows[index]: fault for index, fault in faults.items()} if faults else {}
+            return {FAULTS: _all_lost(worker, lost.text)}
+        if not infos:
+            return {}
+        return {key: {worker.rows[index]: x for index, x in by_row.items()} for key, by_row in infos.items()}
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""

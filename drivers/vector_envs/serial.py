@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from gymnasium.vector.utils import create_empty_array, iterate
 
 from ppo_agent.common.types import Nest
 
-from ..faults.faults import FAULTS, Fault, raised
+from ..faults.faults import EPISODES, FAULTS, Fault, raised
 from ..faults.leaf_checks import InvalidLeafError, brief, row_writer
 from .autoreset import StepResult
 
@@ -38,7 +39,7 @@ class Restart(NamedTuple):
 
 
 class SerialVectorEnv(SyncVectorEnv):
-    """`SyncVectorEnv` with next-step autoreset that drops the environments' infos.
+    """`SyncVectorEnv` with next-step autoreset that drops the environments' infos, but for numbers at episodes' ends.
 
     2,048 steps of a HalfCheetah under a policy took 174 and 180 ms instead of 194 and 199 ms, in turns. Observations
     are written to the same memory in every step.
@@ -89,6 +90,7 @@ class SerialVectorEnv(SyncVectorEnv):
         size, at = self.num_envs, self._at
         rewards, terminated, truncated = np.zeros(size), np.zeros(size, bool), np.zeros(size, bool)
         faults: dict[int, Fault] = {}
+        episodes: dict[int, dict[str, float]] = {}
         rows = actions if self._acts_in_rows else iterate(self.action_space, actions)
         for i, (env, ended, action) in enumerate(zip(self.envs, self._ended.tolist(), rows, strict=True)):
             if ended:
@@ -102,13 +104,15 @@ class SerialVectorEnv(SyncVectorEnv):
                 faults[i] = raised(error)
                 continue
             try:
-                observation, rewards[i], terminated[i], truncated[i] = _checked(result)
+                observation, rewards[i], terminated[i], truncated[i], info = _checked(result)
                 self._write(i, observation)
+                if info and (terminated[i] or truncated[i]) and (found := numbers_of(info)):
+                    episodes[i] = found
             except InvalidLeafError as error:
                 faults[i] = error.fault
                 terminated[i] = truncated[i] = False
         self._ended = terminated | truncated
-        return self.observations, rewards, terminated, truncated, _infos(faults)
+        return self.observations, rewards, terminated, truncated, _infos(faults, episodes)
 
     def restart(self, restarts: Mapping[int, Restart]) -> dict[int, Fault]:
         """Starts a new episode in some of them, whose observations are then in `observations`.
@@ -161,20 +165,29 @@ def close_quietly(env: gym.Env) -> None:
         _logger.warning("an environment raised %r when it was closed.", error)
 
 
-def _checked(result: Any) -> tuple[Any, Any, Any, Any]:
-    """Returns observation, reward, terminated and truncated of what `env.step` returned.
+def numbers_of(info: Any) -> dict[str, float]:
+    """Returns the finite numbers in the info of a single environment, by name."""
+    if not isinstance(info, Mapping):
+        return {}
+    found = {name: _scalar(value) for name, value in info.items() if isinstance(name, str)}
+    numbers = {name: float(x) for name, x in found.items() if x is not None and x.dtype.kind in "biuf"}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _checked(result: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Returns observation, reward, terminated, truncated and info of what `env.step` returned.
 
     Raises:
-        InvalidLeafError: One of the latter three is wrong, or there are more or fewer parts.
+        InvalidLeafError: Reward or a flag is wrong, or there are more or fewer parts.
     """
-    observation, reward, terminated, truncated, _ = _unpacked(result, 5)
+    observation, reward, terminated, truncated, info = _unpacked(result, 5)
     if type(reward) not in _NUMBERS:
         reward = _as_number(reward)
     if type(terminated) is not bool:
         terminated = _as_flag("terminated", terminated)
     if type(truncated) is not bool:
         truncated = _as_flag("truncated", truncated)
-    return observation, reward, terminated, truncated
+    return observation, reward, terminated, truncated, info
 
 
 def _unpacked(result: Any, count: int) -> Any:
@@ -213,8 +226,9 @@ def _scalar(value: Any) -> np.ndarray | None:
     return array if array.shape == () and array.dtype != object else None
 
 
-def _infos(faults: dict[int, Fault]) -> dict[str, Any]:
-    return {FAULTS: faults} if faults else {}
+def _infos(faults: dict[int, Fault], episodes: Any = None) -> dict[str, Any]:
+    infos: dict[str, Any] = {FAULTS: faults} if faults else {}
+    return {**infos, EPISODES: episodes} if episodes else infos
 
 
 def _is_leaf(space: gym.Space) -> bool:

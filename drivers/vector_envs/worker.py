@@ -219,7 +219,10 @@ def _work(owner: _Owner, pipe: Any, make: Any, shared: SharedArrays, first: int,
 
 
 class _WorkerGroup:
-    """The commands that a process understands; each takes one argument and returns the answer."""
+    """The commands that a process understands; each takes one argument and returns the answer.
+
+    After a step or a reset these are infos as `SerialVectorEnv` has them, None for empty ones.
+    """
 
     def __init__(self, make: Any, shared: SharedArrays, first: int, size: int, at: np.ndarray) -> None:
         rows = slice(first, first + size)
@@ -227,15 +230,15 @@ class _WorkerGroup:
         self._rewards, self._flags = self._rewards[rows], self._flags[:, rows]
         self._env = SerialVectorEnv([make] * size, observations=_rows_of(observations, rows), at=at)
 
-    def step(self, actions: Nest) -> dict[int, Fault] | None:
+    def step(self, actions: Nest) -> dict[str, Any] | None:
         _, self._rewards[:], self._flags[0], self._flags[1], infos = self._env.step(actions)
-        return _portable(infos.get(FAULTS))
+        return _portable(infos)
 
-    def reset(self, seed: int | None) -> dict[int, Fault] | None:
-        return _portable(self._env.reset(seed=seed)[1].get(FAULTS))
+    def reset(self, seed: int | None) -> dict[str, Any] | None:
+        return _portable(self._env.reset(seed=seed)[1])
 
-    def restart(self, restarts: Mapping[int, Restart]) -> dict[int, Fault] | None:
-        return _portable(self._env.restart(restarts))
+    def restart(self, restarts: Mapping[int, Restart]) -> dict[str, Any] | None:
+        return _portable({FAULTS: self._env.restart(restarts)})
 
     def render(self, _: None) -> Any:
         return self._env.render()
@@ -244,8 +247,11 @@ class _WorkerGroup:
         self._env.close()
 
 
-def _portable(faults: Mapping[int, Fault] | None) -> dict[int, Fault] | None:
-    return {index: portable(fault) for index, fault in faults.items()} if faults else None
+def _portable(infos: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns infos fit to be sent to another process; None for empty ones."""
+    if FAULTS in infos:
+        infos[FAULTS] = {index: portable(fault) for index, fault in infos[FAULTS].items()}
+    return infos or None
 
 
 def _sendable(error: BaseException) -> BaseException:

@@ -17,6 +17,9 @@ from ppo_agent.checkpoint import array_files, descriptions
 from ppo_agent.checkpoint.store import CheckpointStore, Loaded
 from ppo_agent.checkpoint.variables import Variables, named_variables, optimizer_variables
 
+_REPORT = "agent/_report"
+# Entries that reports of `train` had in earlier versions.
+_SHORTER_REPORTS = (17,)
 _ARRAY = "__array__"
 # What changes how an update is carried out, or when it is given up, and not what it computes.
 _MAY_DIFFER = ("agent check_numerics", "agent jit_compile", "agent max_skipped_steps")
@@ -143,7 +146,7 @@ class TrainingCheckpoint:
         running = loaded.arrays.get("agent/_running_return")
         self._agent.create_training_variables(None if running is None else len(running))
         variables = self._variables()
-        loaded = loaded._replace(arrays={**_zeros_of_carries(variables), **loaded.arrays})
+        loaded = loaded._replace(arrays=_of_this_version(loaded.arrays, variables))
         if found := list(self._misfits(loaded, variables, without)):
             rest = f"; and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
             raise CheckpointMismatchError(f"{loaded.path} does not fit: {'; '.join(found[:_MOST_TOLD])}{rest}.")
@@ -231,9 +234,18 @@ class TrainingCheckpoint:
             yield f"the checkpoint does not hold the part {name}"
 
 
-def _zeros_of_carries(variables: Variables) -> dict[str, np.ndarray]:
-    """What checkpoints lack that are older than the float64 carries of normalisers' means."""
-    return {name: np.zeros(v.shape) for name, v in variables.items() if "_normalizer/_avg_carry" in name}
+def _of_this_version(arrays: Mapping[str, np.ndarray], variables: Variables) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, with what older ones lack.
+
+    These are float64 carries of normalisers' means, and the last entries of the report of `train`, which each call
+    replaces.
+    """
+    carries = {name: np.zeros(v.shape) for name, v in variables.items() if "_normalizer/_avg_carry" in name}
+    found = {**carries, **arrays}
+    report, own = found.get(_REPORT), variables.get(_REPORT)
+    if report is not None and own is not None and report.ndim == 1 and len(report) in _SHORTER_REPORTS:
+        found[_REPORT] = np.pad(report, (0, own.shape[0] - len(report)))
+    return found
 
 
 def _has_state(part: Any) -> bool:

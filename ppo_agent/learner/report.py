@@ -53,9 +53,9 @@ STEP_METRICS = ("loss", *PPOLossInfo._fields, "entropy", "approx_kl", "gradient_
 # What is kept of a call of `train`: means of those over its steps, and more. The order is that of saved checkpoints.
 ENTRIES = (
     *STEP_METRICS, "explained_variance", "learning_rate", "adaptive_kl_beta", "mean_kl_divergence", "skipped_steps",
-    "skipped_in_a_row", "gradient_steps",
+    "skipped_in_a_row", "gradient_steps", "value_mean", "return_mean", "advantage_mean",
 )  # fmt: skip
-# The last one but one is for the next call only.
+# This one is for the next call only.
 TRAIN_METRICS = tuple(name for name in ENTRIES if name != "skipped_in_a_row")
 
 # What an optimiser or an agent does not have. Not a constant NaN: `tf.debugging.enable_check_numerics` stops at one.

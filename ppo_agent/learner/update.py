@@ -325,6 +325,9 @@ class Update:
             skipped_steps=result.skipped,
             skipped_in_a_row=result.skipped_in_a_row,
             gradient_steps=result.taken,
+            value_mean=masking.mean_of_valid(rows.old_values, rows.mask),
+            return_mean=masking.mean_of_valid(rows.returns, rows.mask),
+            advantage_mean=masking.mean_of_valid(rows.advantages, rows.mask),
         )
 
     def _update_normalizers(self, trajectory: Trajectory, is_undone: Tensor | None) -> None:

@@ -72,6 +72,12 @@ class Collector:
     def restart(self) -> None:
         """Starts new episodes at the next collection; those that are under way are dropped."""
         self._time_step = self._policy_state = None
+        self.pop_episode_infos()
+
+    def pop_episode_infos(self) -> dict[str, float]:
+        """Means of the numbers in the infos of the episodes that ended since the last call, by name."""
+        pop = getattr(self._env, "pop_episode_infos", None)
+        return pop() if pop is not None else {}
 
     def collect(self, budget: int) -> Trajectory | None:
         """Collects an iteration, with at least as many rows as a minibatch.

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ppo_agent.training.command_line import say
+from ppo_agent.training.metrics_table import INFO
 
 if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer
@@ -30,7 +31,9 @@ class ConsoleTable:
         """Writes the table if it is due."""
         iterations = trainer.loop.tally.iterations
         if iterations % self._interval == 0:
-            row = {name: trainer.metrics[name] for name in _SHOWN if name in trainer.metrics}
+            metrics = trainer.metrics
+            infos = [name for name in metrics if name.startswith(INFO)]
+            row = {name: metrics[name] for name in (*_SHOWN, *infos) if name in metrics}
             shown = {name: _to_text(value) for name, value in row.items() if not math.isnan(value)}
             say(_table({"iteration": str(iterations), **shown}))
 

@@ -16,6 +16,7 @@ from tensorflow.core.util import event_pb2
 from ppo_agent import summaries
 from ppo_agent.common import atomic_files, scalar_summaries
 from ppo_agent.training.command_line import warn
+from ppo_agent.training.metrics_table import INFO
 
 # Beside the agent's own scalars: tags by the columns of a row.
 _TAGS = {
@@ -24,6 +25,8 @@ _TAGS = {
     "episode_length_mean": "Metrics/AverageEpisodeLength",
     "episode_return_min": "Metrics/MinReturn",
     "episode_return_max": "Metrics/MaxReturn",
+    "episode_length_min": "Metrics/MinEpisodeLength",
+    "episode_length_max": "Metrics/MaxEpisodeLength",
     "episodes": "Metrics/Episodes",
     "truncated_fraction": "Metrics/TruncatedFraction",
     "wall_time_s": "Metrics/WallTime",
@@ -62,7 +65,7 @@ class Events:
         """Writes a row of numbers, see `metrics_table.COLUMNS`, and the agent's own, see `PPOAgent.train_metrics`."""
         step = int(row["environment_steps"])
         scalars = {tag: row[name] for name, tag in _TAGS.items() if not math.isnan(row.get(name, math.nan))}
-        infos = {f"Infos/{name[5:]}": value for name, value in row.items() if name.startswith("info/")}
+        infos = {f"Infos/{x.removeprefix(INFO)}": value for x, value in row.items() if x.startswith(INFO)}
         with self._writing(self._train):
             if "loss" in row:
                 summaries.write_train_metrics(row, step)

@@ -92,7 +92,8 @@ class TrainingLoop:
             self.tally.train_time_s += trained - train_start
             steps = self.environment_steps - steps_before
             self._count(steps, trained)
-            self.row = {**metrics, **self._describe(self.experience, steps / (trained - start))}
+            infos = report.of_infos(run.collector.pop_episode_infos())
+            self.row = {**metrics, **self._describe(self.experience, steps / (trained - start)), **infos}
             run.record(self.row)
         return True
 

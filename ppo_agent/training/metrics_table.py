@@ -13,6 +13,8 @@ from pathlib import Path
 from ppo_agent.common import atomic_files
 from ppo_agent.training.command_line import warn
 
+# In front of the names that environments give to numbers in their infos.
+INFO = "info/"
 COLUMNS = (
     "environment_steps",
     "wall_time_s",
@@ -47,12 +49,16 @@ EVALUATION_COLUMNS = ("environment_steps", "wall_time_s", "return_mean", "return
 
 
 class MetricsTable:
-    """Appends rows to a CSV file, each on disk at once, or later if there is no room: none is lost while this lives."""
+    """Appends rows to a CSV file, each on disk at once, or later if there is no room: none is lost while this lives.
+
+    Behind its columns come those of what environments say in their infos, as far as rows have had them.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
         """Names the file and its columns, of which `environment_steps` is one; the first row creates it."""
-        self._path, self._columns = path, columns
+        self._path, self._columns = path, tuple(columns)
         self._unwritten: list[bytes] = []
+        self._knows_header = False
 
     def append(self, row: Mapping[str, float]) -> None:
         """Writes a row; unknown values are `nan`.
@@ -60,6 +66,8 @@ class MetricsTable:
         Args:
             row: numbers by column.
         """
+        with contextlib.suppress(OSError):  # Told below, where the row cannot be written either.
+            self._add_columns([name for name in row if name.startswith(INFO)])
         was_written = not self._unwritten
         if was_written and not self._path.exists():
             self._unwritten.append(_to_line(self._columns))
@@ -91,10 +99,31 @@ class MetricsTable:
         """Drops the rows beyond a number of environment steps, which a resumed run writes again."""
         rows = [row for row in self._rows() if float(row["environment_steps"]) <= environment_steps]
         if rows:
-            lines = [self._columns, *([row[name] for name in self._columns] for row in rows)]
-            atomic_files.replace_file(self._path, b"".join(map(_to_line, lines)))
+            self._replace(rows)
         else:
             self._path.unlink(missing_ok=True)
+
+    def _add_columns(self, names: Sequence[str]) -> None:
+        """Adds columns behind those that there are; rows that wait for room keep theirs.
+
+        Raises:
+            OSError: the file cannot be read or written.
+        """
+        if not self._knows_header:
+            self._rows()
+        if not self._unwritten and (new := [name for name in names if name not in self._columns]):
+            rows, before = self._rows(), self._columns
+            self._columns = (*before, *new)
+            try:
+                if rows:
+                    self._replace([{**dict.fromkeys(new, "nan"), **row} for row in rows])
+            except OSError:
+                self._columns = before
+                raise
+
+    def _replace(self, rows: Sequence[Mapping[str, str]]) -> None:
+        lines = [self._columns, *([row[name] for name in self._columns] for row in rows)]
+        atomic_files.replace_file(self._path, b"".join(map(_to_line, lines)))
 
     def _write(self) -> None:
         """Writes what is not written yet, or leaves the file as it is.
@@ -117,14 +146,18 @@ class MetricsTable:
     def _rows(self) -> list[dict[str, str]]:
         """The rows whose numbers can be read; columns that an earlier version did not write are `nan`."""
         if not self._path.exists():
+            self._knows_header = True
             return []
         # A crash can leave a last line that is not complete.
         text, _, _ = atomic_files.read_file(self._path).rpartition(b"\n")
         lines = io.StringIO(text.decode("utf-8", "replace").replace("\0", ""), newline="")
         reader = csv.DictReader(lines, restval="")
-        rows = []
+        rows: list[dict[str, str]] = []
         with contextlib.suppress(csv.Error):
-            absent = dict.fromkeys(set(self._columns) - set(reader.fieldnames or ()), "nan")
+            header = reader.fieldnames or ()
+            known = dict.fromkeys((*self._columns, *(name for name in header if name.startswith(INFO))))
+            self._columns, self._knows_header = tuple(known), True
+            absent = dict.fromkeys(set(self._columns) - set(header), "nan")
             for row in reader:
                 rows.append({**row, **absent})  # noqa: PERF401 - those before the error are kept.
         return [row for row in rows if all(_is_number(row.get(name)) for name in self._columns)]

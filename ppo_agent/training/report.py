@@ -12,6 +12,7 @@ from tf_agents.trajectories import StepType, Trajectory
 from tf_agents.utils import nest_utils
 
 from ppo_agent.config import number
+from ppo_agent.training.metrics_table import INFO
 
 # What the scale of a continuous action's distribution is called among its parameters.
 _SCALES = ("scale", "scale_diag", "stddev")
@@ -24,6 +25,11 @@ def of_episodes(returns: Sequence[float], lengths: Sequence[int]) -> dict[str, f
         known = values or [math.nan]
         row |= {f"{name}_mean": sum(known) / len(known), f"{name}_min": min(known), f"{name}_max": max(known)}
     return row
+
+
+def of_infos(means: Mapping[str, float]) -> dict[str, float]:
+    """What the environments said of themselves at episodes' ends: means by `info/` and name."""
+    return {f"{INFO}{name}": value for name, value in means.items()}
 
 
 def of_experience(experience: Trajectory) -> dict[str, float]:

@@ -127,6 +127,20 @@ def test_a_checkpoint_older_than_the_carries_of_means_is_loaded(rng: np.random.G
         np.testing.assert_array_equal(array, np.zeros_like(array) if name in carries else arrays[name])
 
 
+def test_a_checkpoint_older_than_the_means_in_the_report_is_loaded(rng: np.random.Generator, tmp_path: Path) -> None:
+    old, new = (TrainingCheckpoint(tmp_path, agent=make_agent(seed)) for seed in (1, 2))
+    old._agent.train(helpers.make_experience(old._agent, rng))
+    arrays, state = old.snapshot()
+    report = arrays["agent/_report"]
+    old.write(1, {**arrays, "agent/_report": report[:17]}, state)
+    new.restore()
+    np.testing.assert_array_equal(new.snapshot()[0]["agent/_report"][:17], report[:17])
+    assert new._agent.train_metrics()["loss"] == old._agent.train_metrics()["loss"]
+    old.write(2, {**arrays, "agent/_report": report[:16]}, state)
+    with pytest.raises(CheckpointMismatchError, match="_report"):
+        new.restore()
+
+
 def test_what_may_differ_is_up_to_the_user(tmp_path: Path) -> None:
     TrainingCheckpoint(tmp_path, agent=make_agent(0)).save(4)
     agent = make_agent(1, num_epochs=3)

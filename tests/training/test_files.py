@@ -47,6 +47,23 @@ def test_rows_after_a_checkpoint_are_dropped(tmp_path: Path, rng: np.random.Gene
     assert not (tmp_path / "metrics.csv").exists()
 
 
+def test_columns_of_infos_come_behind(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tmp_path / "metrics.csv"
+    table = MetricsTable(path)
+    rows = [a_row(10, rng), {**a_row(20, rng), "info/b": 0.5}, {**a_row(30, rng), "info/a": 2.0}]
+    for row in rows:
+        table.append(row)
+    # As a resumed run does.
+    table = MetricsTable(path)
+    table.drop_after(20)
+    rows[2] = {**a_row(30, rng), "info/b": 1.5, "info/c": -1.0}
+    table.append(rows[2])
+    assert path.read_text().splitlines()[0].split(",") == [*COLUMNS, "info/b", "info/a", "info/c"]
+    found = table.read()
+    for name in found:
+        np.testing.assert_allclose(found[name], [row.get(name, np.nan) for row in rows], rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("mark", ["settings.json", "metrics.csv", "result.json", "checkpoints"])
 def test_a_folder_with_a_run_is_refused(tmp_path: Path, mark: str) -> None:
     RunDirectory(tmp_path).check(resume=False)
