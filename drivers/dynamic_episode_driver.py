@@ -9,12 +9,14 @@ from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
+from ppo_agent.common.configurable import configurable
 from ppo_agent.common.environment_options import LONGEST_EPISODE
 from ppo_agent.common.types import Nest
 
 from .rollout_driver import NO_LIMIT, Count, RolloutDriver, check_count
 
 
+@configurable("tf_agents.drivers.dynamic_episode_driver")
 class DynamicEpisodeDriver(RolloutDriver):
     """Steps until `num_episodes` episodes have ended, over all environments of the batch.
 

@@ -8,11 +8,13 @@ from tf_agents.environments import tf_environment
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
+from ppo_agent.common.configurable import configurable
 from ppo_agent.common.types import Nest
 
 from .rollout_driver import Count, RolloutDriver
 
 
+@configurable("tf_agents.drivers.dynamic_step_driver")
 class DynamicStepDriver(RolloutDriver):
     """Steps until at least `num_steps` environment steps were taken, summed over all environments of the batch.
 

@@ -10,10 +10,12 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
 from ppo_agent.common import action_masks
+from ppo_agent.common.configurable import configurable
 
 from . import base, encoders, heads, images, initializers, inputs
 
 
+@configurable("ppo_agent.networks", "PPOActorNetwork")
 class ActorNetwork(base.ObservationNetwork):
     """Maps observations to action distributions.
 

@@ -12,6 +12,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
 
 from ppo_agent.common import action_masks
+from ppo_agent.common.configurable import configurable
 
 # Logit of an impossible category. Its probability is exactly 0 in float32, while its log-probability, and with it
 # the entropy, the KL divergence and their gradients, stays finite, which minus infinity would not give.
@@ -53,6 +54,7 @@ def mask_distribution(distribution: tfp.distributions.Distribution, allowed: tf.
     return distribution.copy(logits=masked)
 
 
+@configurable("ppo_agent.networks")
 class MaskedNetwork(network.Network):
     """Gives action masks to a network that knows none, such as TF-Agents' own.
 

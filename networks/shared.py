@@ -8,10 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from ppo_agent.common import action_masks
+from ppo_agent.common.configurable import configurable
 
 from . import actor_network, encoders, images, initializers, inputs, value_network
 
 
+@configurable("ppo_agent.networks")
 def shared_networks(
     observation_spec: Any,
     action_spec: Any,

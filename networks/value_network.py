@@ -8,10 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from ppo_agent.common import action_masks
+from ppo_agent.common.configurable import configurable
 
 from . import base, encoders, images, initializers
 
 
+@configurable("ppo_agent.networks", "PPOValueNetwork")
 class ValueNetwork(base.ObservationNetwork):
     """Maps observations to state values.
 

@@ -12,9 +12,10 @@ from tf_agents.networks import network
 from tf_agents.policies import greedy_policy
 from tf_agents.trajectories import TimeStep, Trajectory
 
-from ppo_agent import construction, gin_names, summaries, update_methods
+from ppo_agent import construction, summaries, update_methods
 from ppo_agent.common import shared_results
 from ppo_agent.common.action_masks import Splitter
+from ppo_agent.common.configurable import configurable
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig, document_keywords
@@ -30,7 +31,7 @@ from ppo_agent.protected_attributes import add_protected_attributes
 __all__ = ["PPOAgent", "PPOLossInfo"]
 
 
-@gin_names.configurable("tf_agents.agents.ppo.ppo_agent")
+@configurable("tf_agents.agents.ppo.ppo_agent")
 @add_protected_attributes
 class PPOAgent(TFAgent):
     """Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347).

@@ -11,46 +11,16 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import abc, machinery, util
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
-_Class = TypeVar("_Class", bound=type)
+from ppo_agent import leftover_imports
 
 # Where the classes are that have a name in gin files.
 _MODULES = ("ppo_agent.agent", "ppo_agent.variants", "ppo_agent.policy")
 _TF_AGENTS = "tf_agents.agents"
-
-
-def configurable(module: str) -> Callable[[_Class], _Class]:
-    """Decorator of a class that gin configures under its name in a module of TF-Agents.
-
-    Where gin has values for it, its constructor is called by gin; else it is as without the decorator.
-
-    Args:
-        module: what gin takes for its module.
-    """
-
-    def decorate(cls: _Class) -> _Class:
-        import gin
-
-        target: Any = cls
-        plain, selector = target.__init__, f"{module}.{cls.__name__}"
-        with gin.config.interactive_mode():  # TF-Agents may have registered its own.
-            gin.configurable(module=module)(cls)
-        configured = target.__init__
-
-        @functools.wraps(plain)
-        def construct(self: Any, *arguments: Any, **keywords: Any) -> None:
-            # gin appends a line to every error.
-            has_values = gin.get_bindings(selector, resolve_references=False)
-            (configured if has_values else plain)(self, *arguments, **keywords)
-
-        target.__init__ = construct
-        return cls
-
-    return decorate
 
 
 def watch_imports() -> None:
@@ -65,6 +35,12 @@ def _load_classes() -> None:
     if is_due and not any(_is_being_loaded(name) for name in (*_MODULES, "tensorflow")):
         for name in _MODULES:
             importlib.import_module(name)
+        _watch_leftovers()
+
+
+@functools.cache
+def _watch_leftovers() -> None:
+    leftover_imports.watch()
 
 
 def _is_loaded(name: str) -> bool:

@@ -11,15 +11,15 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, policy_step
 from tf_agents.utils import nest_utils, tensor_normalizer
 
-from ppo_agent import gin_names
 from ppo_agent.common import action_masks, shared_results
+from ppo_agent.common.configurable import configurable
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.network_checks import check_is_network, check_output, create_variables, splitter_of
 
 
-@gin_names.configurable("tf_agents")
+@configurable("tf_agents")
 class PPOPolicy(actor_policy.ActorPolicy):
     """An `ActorPolicy` that stores with every action what PPO needs to learn from it.
 

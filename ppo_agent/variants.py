@@ -8,15 +8,15 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
 
-from ppo_agent import gin_names
 from ppo_agent.agent import PPOAgent
 from ppo_agent.common.action_masks import Splitter
+from ppo_agent.common.configurable import configurable
 from ppo_agent.common.types import Nest
 from ppo_agent.config import document_keywords, number
 from ppo_agent.maths.schedules import Scheduled
 
 
-@gin_names.configurable("tf_agents.agents.ppo.ppo_clip_agent")
+@configurable("tf_agents.agents.ppo.ppo_clip_agent")
 class PPOClipAgent(PPOAgent):
     """PPO with the clipped surrogate objective and no KL penalty.
 
@@ -84,7 +84,7 @@ class PPOClipAgent(PPOAgent):
         )
 
 
-@gin_names.configurable("tf_agents.agents.ppo.ppo_kl_penalty_agent")
+@configurable("tf_agents.agents.ppo.ppo_kl_penalty_agent")
 class PPOKLPenaltyAgent(PPOAgent):
     """PPO with the adaptive KL penalty and no clipping of importance ratios.
 

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import gin
 import helpers
+import numpy as np
 import pytest
 from tf_agents.agents.ppo import ppo_agent as theirs
 from tf_agents.agents.ppo import ppo_clip_agent as their_clip_agent
 from tf_agents.agents.ppo import ppo_kl_penalty_agent as their_kl_penalty_agent
+from tf_agents.drivers import dynamic_step_driver
+from tf_agents.networks import value_network
 
 import ppo_agent
+from ppo_agent import drivers, networks
 
 FILE = """
 import {module}
@@ -117,3 +121,69 @@ def test_in_whatever_order_things_are_imported(imports, tmp_path):
 def test_importing_the_package_does_not_import_tensorflow():
     program = "import ppo_agent, sys; assert not {'tensorflow', 'gin', 'tf_agents'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+LEFTOVER = """
+import warnings
+warnings.simplefilter("ignore")
+import ppo_agent
+ours = ppo_agent.PPOAgent
+from tf_agents.agents import PPOClipAgent
+from tf_agents.agents.ppo import ppo_agent
+import helpers
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for cls in (ours, PPOClipAgent, ppo_agent.PPOAgent):
+        actor_net, value_net = helpers.make_networks("legacy")
+        optimizer = helpers.tf.keras.optimizers.Adam()
+        cls(helpers.TIME_STEP, helpers.CONTINUOUS, optimizer, actor_net, value_net)
+print(*(str(each.message) for each in caught if "TF-Agents" in str(each.message)), sep="\\n")
+"""
+
+
+def test_a_leftover_import_is_told_once(tmp_path):
+    path = Path(__file__).parent
+    program = f"import sys; sys.path.append({str(path)!r})" + LEFTOVER
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (told,) = done.stdout.splitlines()
+    assert told.startswith("PPOClipAgent is one of TF-Agents' PPO, expected one of this package's")
+    assert told.endswith("does `from tf_agents.agents.ppo import ppo_agent` hide `import ppo_agent`?")
+
+
+def test_networks_drivers_and_environments_are_configured():
+    gin.parse_config(
+        """
+        PPOActorNetwork.fc_layers = (5,)
+        ppo_agent.networks.PPOValueNetwork.fc_layers = (6, 7)
+        shared_networks.fc_layers = (8,)
+        ValueNetwork.fc_layer_params = (9,)
+        GymnasiumEnvironment.num_environments = 3
+        UniformReplayBuffer.max_length = 11
+        DynamicStepDriver.num_steps = 12
+        tf_agents.drivers.dynamic_episode_driver.DynamicEpisodeDriver.num_episodes = 4
+        """
+    )
+    observation = helpers.TIME_STEP.observation
+    actor = networks.ActorNetwork(observation, helpers.CONTINUOUS)
+    values = networks.ValueNetwork(observation)
+    torso, _ = networks.shared_networks(observation, helpers.CONTINUOUS)
+    theirs_ = value_network.ValueNetwork(observation)
+    for net, sizes in ((actor, (5,)), (values, (6, 7)), (torso, (8,)), (theirs_, (9,))):
+        net.create_variables()
+        kernels = [v.shape[-1] for v in net.variables if v.shape.rank == 2]
+        assert kernels[: len(sizes)] == list(sizes)
+    assert values.copy(name="other")._saved_kwargs["fc_layers"] == (6, 7)
+    with drivers.GymnasiumEnvironment("CartPole-v1", seed=0) as env:
+        assert env.batch_size == 3
+        agent = helpers.make_agent(time_step_spec=env.time_step_spec(), action_spec=env.action_spec())
+        buffer = drivers.UniformReplayBuffer(agent.collect_data_spec, 3)
+        assert buffer.capacity == 33
+        rows: list = []
+        for cls in (drivers.DynamicStepDriver, dynamic_step_driver.DynamicStepDriver):
+            buffer.clear()
+            cls(env, agent.collect_policy, [buffer.add_batch]).run()
+            assert buffer.gather_all().step_type.shape[1] >= 4
+        buffer.clear()
+        drivers.DynamicEpisodeDriver(env, agent.collect_policy, [rows.append]).run()
+        assert sum(np.sum(each.is_boundary()) for each in rows) >= 4

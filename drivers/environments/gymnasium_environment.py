@@ -13,6 +13,7 @@ from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common import action_masks, array_nests, host_calls
 from ppo_agent.common.checks import check_seed
+from ppo_agent.common.configurable import configurable
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
@@ -25,6 +26,7 @@ from .episode_infos import EpisodeInfos
 from .gymnasium_group import GymnasiumGroup
 
 
+@configurable("ppo_agent.drivers")
 class GymnasiumEnvironment(tf_environment.TFEnvironment):
     """`num_environments` copies of a gymnasium environment, stepped together.
 

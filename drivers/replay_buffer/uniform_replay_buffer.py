@@ -10,6 +10,7 @@ from tf_agents.replay_buffers import replay_buffer, tf_uniform_replay_buffer
 
 from ppo_agent.common import host_calls
 from ppo_agent.common.checks import check_int
+from ppo_agent.common.configurable import configurable
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
@@ -19,6 +20,7 @@ from .ordered_dataset import OrderedDataset
 BufferInfo: TypeAlias = tf_uniform_replay_buffer.BufferInfo
 
 
+@configurable("ppo_agent.drivers")
 class UniformReplayBuffer(replay_buffer.ReplayBuffer):
     """Holds up to `max_length` rows of each of `batch_size` environments.
 
