@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_agent.callbacks.base import Callback
+from ppo_agent.export import export_policy
+from ppo_agent.training import plotting
 
 if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer
@@ -47,7 +51,12 @@ class OptunaPruning(Callback):
 
 
 class _Tracker(Callback):
-    """Hands on settings, the numbers of each iteration, and evaluations."""
+    """Hands on settings, the numbers of each iteration, evaluations, and at the end what they have led to."""
+
+    def __init__(self, has_results: bool) -> None:
+        self._has_results, self._owns_run = has_results, False
+        self._steps: list[float] = []
+        self._returns: list[float] = []
 
     def on_training_start(self, trainer: Trainer) -> None:
         """Hands on the settings."""
@@ -56,17 +65,35 @@ class _Tracker(Callback):
 
     def on_update_end(self, trainer: Trainer) -> None:
         """Hands on the numbers that are known."""
-        known = {name: value for name, value in trainer.metrics.items() if not math.isnan(value)}
-        self._log(known, trainer.environment_steps)
+        numbers = trainer.metrics
+        self._steps.append(trainer.environment_steps)
+        self._returns.append(numbers.get("episode_return_mean", math.nan))
+        self._log({name: value for name, value in numbers.items() if not math.isnan(value)}, trainer.environment_steps)
 
     def on_evaluation(self, trainer: Trainer) -> None:
         """Hands on the evaluation."""
         steps, found = trainer.evaluations[-1]
         self._log({"eval_return_mean": found.mean, "eval_return_std": found.std}, steps)
 
-    def on_training_end(self, _: Trainer) -> None:
-        """Ends the run that was begun here."""
-        self._finish()
+    def on_training_end(self, trainer: Trainer) -> None:
+        """Hands on the policy and the learning curve, and ends the run that was begun here."""
+        try:
+            if self._has_results and self._steps:
+                with tempfile.TemporaryDirectory() as folder:
+                    self._hand_on_results(trainer, Path(folder))
+        finally:
+            if self._owns_run:
+                self._owns_run = False
+                self._finish()
+
+    def _hand_on_results(self, trainer: Trainer, folder: Path) -> None:
+        columns = {"environment_steps": self._steps, "episode_return_mean": self._returns}
+        evaluations = [(steps, found.mean, found.std) for steps, found in trainer.evaluations]
+        picture, policy = folder / "learning_curve.png", folder / "policy"
+        title = f"PPO on {trainer.env_name or 'an environment of its own'}, seed {trainer.seed}"
+        plotting.plot_learning_curve(picture, title, columns, evaluations)
+        export_policy(trainer.agent.policy, policy, environment=trainer.env_name)
+        self._log_results(picture, policy)
 
     def _begin(self, settings: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -74,20 +101,26 @@ class _Tracker(Callback):
     def _log(self, numbers: dict[str, float], step: int) -> None:
         raise NotImplementedError
 
+    def _log_results(self, picture: Path, policy: Path) -> None:
+        raise NotImplementedError
+
     def _finish(self) -> None:
         raise NotImplementedError
 
 
 class WandbCallback(_Tracker):
-    """Writes settings, numbers and evaluations to Weights & Biases, into the run under way or a new one.
+    """Writes settings, numbers, evaluations, policy and learning curve to Weights & Biases.
+
+    Into the run under way, or a new one. `mode="offline"` writes into a folder alone, from which `wandb sync` uploads.
 
     Args:
+        results: whether the policy (an artifact of the type `model`) and the learning curve are handed on at the end.
         **options: of `wandb.init`, such as `project`, where there is no run yet.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, results: bool = True, **options: Any) -> None:
+        super().__init__(results)
         self._wandb, self._options = _needed("wandb", "WandbCallback"), options
-        self._owns_run = False
 
     def _begin(self, settings: dict[str, Any]) -> None:
         if self._wandb.run is None:
@@ -99,22 +132,29 @@ class WandbCallback(_Tracker):
     def _log(self, numbers: dict[str, float], step: int) -> None:
         self._wandb.log(numbers, step=step)
 
+    def _log_results(self, picture: Path, policy: Path) -> None:
+        self._wandb.log({"learning_curve": self._wandb.Image(str(picture))})
+        artifact = self._wandb.Artifact(f"policy-{self._wandb.run.id}", type="model")
+        artifact.add_dir(str(policy))
+        self._wandb.log_artifact(artifact)
+
     def _finish(self) -> None:
-        if self._owns_run:
-            self._owns_run = False
-            self._wandb.finish()
+        self._wandb.finish()
 
 
 class MLflowCallback(_Tracker):
-    """Writes settings, numbers and evaluations to MLflow, into the run under way or a new one.
+    """Writes settings, numbers, evaluations, policy and learning curve to MLflow.
+
+    Into the run under way, or a new one. `MLFLOW_TRACKING_URI` tells MLflow where to.
 
     Args:
+        results: whether the policy (artifacts in `policy/`) and the learning curve are handed on at the end.
         **options: of `mlflow.start_run`, such as `run_name`, where there is no run yet.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, results: bool = True, **options: Any) -> None:
+        super().__init__(results)
         self._mlflow, self._options = _needed("mlflow", "MLflowCallback"), options
-        self._owns_run = False
 
     def _begin(self, settings: dict[str, Any]) -> None:
         if self._mlflow.active_run() is None:
@@ -125,10 +165,12 @@ class MLflowCallback(_Tracker):
     def _log(self, numbers: dict[str, float], step: int) -> None:
         self._mlflow.log_metrics({name.replace("/", "."): value for name, value in numbers.items()}, step=step)
 
+    def _log_results(self, picture: Path, policy: Path) -> None:
+        self._mlflow.log_artifact(str(picture))
+        self._mlflow.log_artifacts(str(policy), "policy")
+
     def _finish(self) -> None:
-        if self._owns_run:
-            self._owns_run = False
-            self._mlflow.end_run()
+        self._mlflow.end_run()
 
 
 def _needed(module: str, name: str) -> Any:

@@ -139,7 +139,7 @@ def test_trackers_get_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     wandb.log = lambda numbers, step: logged.append((numbers, step))
     monkeypatch.setitem(__import__("sys").modules, "wandb", wandb)
     with make() as trainer:
-        trainer.train(60, callbacks=[callbacks.WandbCallback(project="p")])
+        trainer.train(60, callbacks=[callbacks.WandbCallback(project="p", results=False)])
     assert logged[0]["config"]["num_environments"] == 2
     assert logged[0]["project"] == "p"
     numbers, step = logged[1]
