@@ -14,7 +14,8 @@ class OffsetCategorical(tfp.distributions.Categorical):
     """Categorical over the integers `offset`, `offset + 1`, ... instead of 0, 1, ...
 
     TF-Agents' `ShiftedCategorical` does the same, but logs a page of warnings and loses its shift when TensorFlow
-    Probability copies it.
+    Probability copies it. Values may be of any integer dtype; TensorFlow Probability's own class has log-probabilities
+    of few.
 
     Args:
         logits: [..., categories], unnormalised log-probabilities.
@@ -51,10 +52,14 @@ class OffsetCategorical(tfp.distributions.Categorical):
         return super()._sample_n(n, seed) + self._shift()
 
     def _log_prob(self, k: tf.Tensor) -> tf.Tensor:
-        return super()._log_prob(k - self._shift())
+        return super()._log_prob(self._index(k))
 
     def _cdf(self, k: tf.Tensor) -> tf.Tensor:
-        return super()._cdf(k - self._shift())
+        return super()._cdf(self._index(k))
+
+    def _index(self, k: tf.Tensor) -> tf.Tensor:
+        """The categories of values; the distance of two int8 may be no int8."""
+        return tf.cast(tf.cast(k, tf.int64) - tf.constant(self._offset, tf.int64), tf.int32)
 
     def _mode(self) -> tf.Tensor:
         return super()._mode() + self._shift()

@@ -238,7 +238,7 @@ class CategoricalHead(tf.keras.layers.Layer):
         return _to_event(self._categorical(parameters["logits"]), self.spec.shape.rank)
 
     def _categorical(self, logits: tf.Tensor) -> tfp.distributions.Distribution:
-        if not self.minimum.any():
+        if not self.minimum.any() and self.spec.dtype in (tf.int32, tf.int64):
             return tfp.distributions.Categorical(logits=logits, dtype=self.spec.dtype)
         return action_distributions.OffsetCategorical(logits, _to_tuples(self.minimum.tolist()), self.spec.dtype)
 

@@ -157,7 +157,7 @@ class PPOAgent(TFAgent):
 
     def train_by(self, run_update: CompiledUpdate, experience: Nest, weights: Tensor | None = None) -> LossInfo:
         """`train` by another update, see `update_methods.make_update`."""
-        trajectory = self._checked(experience)
+        trajectory = self._checked(experience, weights)
         self.create_training_variables(trajectory.step_type.shape[0])
         outcome = run_update(trajectory, weights)
         skipped = run_update.update.skipped_minibatch
@@ -170,11 +170,12 @@ class PPOAgent(TFAgent):
         return outcome.loss_info
 
     def _loss(self, experience: Nest, weights: Tensor | None, training: bool = False, **_: Any) -> LossInfo:
-        return self._update.first_loss(self._checked(experience), weights, training)
+        return self._update.first_loss(self._checked(experience, weights), weights, training)
 
-    def _checked(self, experience: Nest) -> Trajectory:
+    def _checked(self, experience: Nest, weights: Tensor | None) -> Trajectory:
+        spec, config = self.training_data_spec, self._config
         return experience_checks.checked(
-            experience, self._as_trajectory, self.training_data_spec, self._config, self._update.is_recurrent
+            experience, weights, self._as_trajectory, spec, config, self._update.is_recurrent
         )
 
     def _preprocess_sequence(self, experience: Trajectory) -> Trajectory:

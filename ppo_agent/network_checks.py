@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tf_agents.distributions import utils as distribution_utils
 from tf_agents.networks import network
 from tf_agents.trajectories import TimeStep
@@ -94,6 +96,22 @@ def check_output(name: str, output_spec: Nest, expected_name: str, expected: Nes
         policy = tf.keras.mixed_precision.global_policy().name
         reason = "" if policy == "float32" else f" (Keras' dtype policy is {policy}, expected float32)"
         raise ValueError(f"{name} emits {found}, expected {expected_name}: {expected}{reason}.") from error
+    _check_range(name, output_spec, expected_name, expected)
+
+
+def _check_range(name: str, output_spec: Nest, expected_name: str, expected: Nest) -> None:
+    """Raises ValueError for a distribution over 0, 1, ... where the spec's whole numbers begin elsewhere."""
+    for leaf, spec in zip(tf.nest.flatten(output_spec), tf.nest.flatten(expected), strict=True):
+        is_distribution = isinstance(leaf, distribution_utils.DistributionSpecV2)
+        if (
+            is_distribution
+            and leaf.parameters.type_ is tfp.distributions.Categorical
+            and np.any(getattr(spec, "minimum", 0) != 0)
+        ):
+            raise ValueError(
+                f"{name} draws whole numbers from 0 on, expected {expected_name} from {spec.minimum} on: TF-Agents' "
+                "projection networks shift nothing, ppo_agent.networks.ActorNetwork does."
+            )
 
 
 def spec_without_mask(net: network.Network) -> Nest | None:

@@ -11,12 +11,14 @@ from tf_agents.trajectories import Trajectory, Transition
 from tf_agents.utils import nest_utils
 
 from ppo_agent.common.nest_checks import fits
-from ppo_agent.common.types import Nest
+from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig
+from ppo_agent.learner import batches, experience_values
 
 
 def checked(
     experience: Any,
+    weights: Tensor | None,
     as_trajectory: Callable[[Any], Trajectory],
     spec: Trajectory,
     config: PPOConfig,
@@ -26,6 +28,7 @@ def checked(
 
     Args:
         experience: a Trajectory or a Transition of tensors or arrays.
+        weights: importance weights or None, see `batches.broadcast_weights`.
         as_trajectory: makes a Trajectory of a Transition.
         spec: the agent's `training_data_spec`.
         config: its hyper-parameters.
@@ -33,7 +36,8 @@ def checked(
 
     Raises:
         TypeError: it is neither a Trajectory nor a Transition.
-        ValueError: it does not fit the spec, is too short, or smaller than a minibatch.
+        ValueError: it does not fit the spec, is too short, smaller than a minibatch, has no step that counts, or step
+            types or discrete actions outside their range; or weights of another shape.
     """
     check_kind(experience)
     trajectory = as_tensors(experience if isinstance(experience, Trajectory) else as_trajectory(experience), spec)
@@ -44,7 +48,8 @@ def checked(
     steps = config.sequence_length if is_recurrent else 1
     num_rows = batch_size and (batch_size if steps is None else length and batch_size * -(-length // steps))
     check_minibatch_size(config.minibatch_size, num_rows, "sequences" if is_recurrent else "steps")
-    return trajectory
+    weights = batches.as_weights(weights, trajectory.step_type)
+    return experience_values.checked(trajectory, weights, spec.action, config.compute_value_and_advantage_in_train)
 
 
 def check_kind(experience: Any) -> None:

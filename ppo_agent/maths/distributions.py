@@ -15,7 +15,7 @@ from tf_agents.networks import network
 from tf_agents.specs import distribution_spec
 from tf_agents.utils import nest_utils
 
-from ppo_agent.common.types import Nest
+from ppo_agent.common.types import Nest, Tensor
 
 
 def log_probability(distributions: Nest, actions: Nest, outer_rank: int) -> tf.Tensor:
@@ -31,7 +31,13 @@ def log_probability(distributions: Nest, actions: Nest, outer_rank: int) -> tf.T
     """
     nest_utils.assert_same_structure(distributions, actions)
     pairs = zip(tf.nest.flatten(distributions), tf.nest.flatten(actions), strict=True)
-    return tf.add_n([_sum_inner(d.log_prob(action), outer_rank) for d, action in pairs])
+    return tf.add_n([_sum_inner(d.log_prob(_as_event(action)), outer_rank) for d, action in pairs])
+
+
+def _as_event(action: Tensor) -> Tensor:
+    """An action in a dtype that TensorFlow Probability's Categorical takes: int8 and others are none."""
+    dtype = tf.as_dtype(action.dtype)
+    return tf.cast(action, tf.int64) if dtype.is_integer and dtype not in (tf.int32, tf.int64) else action
 
 
 def entropy(distributions: Nest, outer_rank: int) -> tf.Tensor | None:
