@@ -19,7 +19,7 @@ from ppo_agent.common.configurable import configurable
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig, document_keywords
-from ppo_agent.learner import experience_checks, optimizers, report, statistics, targets
+from ppo_agent.learner import experience_checks, optimizers, report, schedule_feed, statistics, targets
 from ppo_agent.learner.compilation import CompiledUpdate
 from ppo_agent.learner.report import PPOLossInfo
 from ppo_agent.maths import returns as return_ops
@@ -60,7 +60,7 @@ class PPOAgent(TFAgent):
         reward_norm_clipping: float = 10.0, normalize_observations: bool = True, log_prob_clipping: float = 0.0,
         kl_cutoff_factor: float | None = 2.0, kl_cutoff_coef: float = 1000.0, initial_adaptive_kl_beta: float = 1.0,
         adaptive_kl_target: float = 0.01, adaptive_kl_tolerance: float = 0.3, gradient_clipping: float | None = None,
-        value_clipping: float | None = None, check_numerics: bool = False,
+        value_clipping: Scheduled | None = None, check_numerics: bool = False,
         compute_value_and_advantage_in_train: bool = True, update_normalizers_in_train: bool = True,
         aggregate_losses_across_replicas: bool = True, debug_summaries: bool = False,
         summarize_grads_and_vars: bool = False, train_step_counter: tf.Variable | None = None,
@@ -68,6 +68,7 @@ class PPOAgent(TFAgent):
         store_policy_state: bool = False, sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None, target_kl: float | None = None,
         normalize_rewards_by: str = "reward", max_skipped_steps: int = 10, recompute_advantages: bool = False,
+        learning_rate_kl_target: float = 0.0,
     ) -> None:  # fmt: skip
         """Creates the agent.
 
@@ -79,6 +80,8 @@ class PPOAgent(TFAgent):
         """
         given = locals()
         config = PPOConfig(**{f.name: given[f.name] for f in dataclasses.fields(PPOConfig)})
+        train_step_counter = construction.train_step(train_step_counter)
+        config = schedule_feed.with_fed_values(config, train_step_counter)
         splitter = observation_and_action_constraint_splitter
         construction.check_arguments(given, config)
         observation_spec = time_step_spec.observation

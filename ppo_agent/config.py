@@ -6,7 +6,7 @@ A field of `PPOConfig` is described by its `metadata`, a mapping of
 - `kind`: `float`, `int`, `bool` or `str`;
 - `limits`: `lower_bound` and `upper_bound` of a number, or `choices` of a text; those that there are;
 - `may_be_none`: whether None is a value; where the default is a number, it means 0, which is "off";
-- `schedulable`: whether a function without arguments that returns the value in force is one too.
+- `schedulable`: whether a function that returns the value in force is one too, without arguments or of the train step.
 
 So a flag is made by `flags.DEFINE_float(field.name, field.default, f"{help}.", **limits)`, for instance. The keywords
 of the agents that are no hyper-parameters are in `OTHER_KEYWORDS`.
@@ -91,7 +91,9 @@ class PPOConfig:
         0.3, "relative width of the band around the target in which the coefficient stays as it is"
     )
     gradient_clipping: float = _number(0.0, "bound of the gradients' global norm; 0: none", none=True)
-    value_clipping: float = _number(0.0, "bound of the change of value predictions; 0: none", none=True)
+    value_clipping: Scheduled = _number(  # noqa: RUF009
+        0.0, "bound of the change of value predictions; 0: none", none=True, schedule=True
+    )
     check_numerics: bool = _switch(
         False, "raise InvalidArgumentError where a loss is NaN or infinite (for debugging, slower)"
     )
@@ -144,6 +146,11 @@ class PPOConfig:
         "counted together, `train` raises NonFiniteUpdateError where it is called eagerly; 0: never",
         least=0,
         none=True,
+    )
+    learning_rate_kl_target: float = _number(
+        0.0,
+        "the optimizer's learning rate is adapted so that an update's mean KL divergence (nats, estimated) stays near "
+        "this: over 1.5 above twice of it, times 1.5 below half of it, within 1e-6 and 1e-2; 0: not adapted",
     )
     recompute_advantages: bool = _switch(
         False,
@@ -222,7 +229,10 @@ def document_keywords(constructor: _Function) -> _Function:
 def _description(field: dataclasses.Field[Any]) -> str:
     text: str = field.metadata["help"]
     if field.metadata["schedulable"]:
-        text += "; a function without arguments that returns it is called in every call of `train`: a schedule"
+        text += (
+            "; or a function that returns it, called once in every call of `train`; one that reads the train step, or "
+            "has it as its argument as Keras' schedules do, follows every gradient step"
+        )
     return text
 
 

@@ -32,6 +32,11 @@ def check_arguments(given: Mapping[str, Any], config: PPOConfig) -> None:
     if not isinstance(time_step_spec, TimeStep):
         raise TypeError(f"time_step_spec is {type(time_step_spec).__name__}, expected a TimeStep of specs.")
     optimizers.check(optimizer)
+    if config.learning_rate_kl_target > 0 and optimizers.learning_rate_variable(optimizer) is None:
+        raise ValueError(
+            f"learning_rate_kl_target is {config.learning_rate_kl_target}, expected 0 without an optimizer of tf.keras "
+            "whose learning rate is a number, which can be adapted."
+        )
     if splitter is not None and not callable(splitter):
         raise TypeError(f"observation_and_action_constraint_splitter is {splitter!r}, expected a callable.")
     if config.jit_compile and (config.check_numerics or writes_summaries):
@@ -109,6 +114,11 @@ def observation_normalizer(
 def reward_normalizer(config: PPOConfig) -> StreamingNormalizer | None:
     """The normaliser of rewards; None if that is off."""
     return StreamingNormalizer(tf.TensorSpec([], tf.float32), "normalize_reward") if config.normalize_rewards else None
+
+
+def train_step(counter: tf.Variable | None) -> tf.Variable:
+    """The variable that counts gradient steps: the one that was given, else the global step."""
+    return tf.compat.v1.train.get_or_create_global_step() if counter is None else counter
 
 
 def adaptive_kl_beta(config: PPOConfig) -> tf.Variable | None:

@@ -136,7 +136,8 @@ class Objective:
         debug_summaries: bool,
     ) -> tf.Tensor:
         """Squared error of the value predictions, times its coefficient."""
-        error = losses.value_loss(values, returns, old_values, self._config.value_clipping)
+        clipping = schedules.current(self._config.value_clipping)
+        error = losses.value_loss(values, returns, old_values, clipping)
         loss = self._config.value_pred_loss_coef * self._aggregate(error, weights)
         if debug_summaries:
             summaries.write_values(self._step, time_steps.observation, values, returns, error, loss)

@@ -49,7 +49,7 @@ class PPOClipAgent(PPOAgent):
         normalize_observations: bool = True,
         log_prob_clipping: float = 0.0,
         gradient_clipping: float | None = None,
-        value_clipping: float | None = None,
+        value_clipping: Scheduled | None = None,
         check_numerics: bool = False,
         compute_value_and_advantage_in_train: bool = True,
         update_normalizers_in_train: bool = True,
@@ -68,6 +68,7 @@ class PPOClipAgent(PPOAgent):
         normalize_rewards_by: str = "reward",
         max_skipped_steps: int = 10,
         recompute_advantages: bool = False,
+        learning_rate_kl_target: float = 0.0,
     ) -> None:
         """Creates the agent.
 
@@ -118,7 +119,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         reward_norm_clipping: float = 0.0,
         log_prob_clipping: float = 0.0,
         gradient_clipping: float | None = None,
-        value_clipping: float | None = None,
+        value_clipping: Scheduled | None = None,
         kl_cutoff_coef: float = 0.0,
         kl_cutoff_factor: float | None = None,
         check_numerics: bool = False,
@@ -139,6 +140,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         normalize_rewards_by: str = "reward",
         max_skipped_steps: int = 10,
         recompute_advantages: bool = False,
+        learning_rate_kl_target: float = 0.0,
     ) -> None:
         """Creates the agent.
 

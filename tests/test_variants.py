@@ -43,6 +43,7 @@ def test_keywords_are_the_references_in_order_and_default(ours, theirs):
         ("normalize_rewards_by", "reward"),
         ("max_skipped_steps", 10),
         ("recompute_advantages", False),
+        ("learning_rate_kl_target", 0.0),
     ]
 
 

@@ -17,6 +17,7 @@ from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches
 from ppo_agent.learner.interface import UpdateOutcome
+from ppo_agent.learner.schedule_feed import Fed
 from ppo_agent.learner.update import Update
 
 _logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class CompiledUpdate:
             weights: importance weights or None.
 
         Raises:
-            ValueError: `target_kl` under a tf.distribute strategy.
+            ValueError: `target_kl` or `learning_rate_kl_target` under a tf.distribute strategy.
         """
         if self.update.is_distributed():
             _check_strategy(self._config)
@@ -74,10 +75,10 @@ class CompiledUpdate:
         batch_size, length = trajectory.step_type.shape
         if not tf.executing_eagerly():
             return self._become_part(trajectory, weights)
-        jit = self._wants_xla(length) and not self._xla_is_refused
+        jit, fed = self._wants_xla(length) and not self._xla_is_refused, self.update.feed.read()
         if not jit:
-            return self._call(trajectory, weights, None, jit=False)
-        return self._call_with_xla(trajectory, weights, self._capacity(batch_size, length))
+            return self._call(trajectory, weights, fed, None, jit=False)
+        return self._call_with_xla(trajectory, weights, fed, self._capacity(batch_size, length))
 
     def _become_part(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         """Runs the update within the caller's own tf.function, as TF-Agents' learners call it."""
@@ -88,30 +89,39 @@ class CompiledUpdate:
             return self.update(trajectory, weights, None, jit, checks_operations=True)
         return self.update(trajectory, weights, None, self._wants_xla(shape[1]) and not self._xla_is_refused)
 
-    def _call_with_xla(self, trajectory: Trajectory, weights: Tensor | None, capacity: int) -> UpdateOutcome:
+    def _call_with_xla(self, trajectory: Trajectory, weights: Tensor | None, fed: Fed, capacity: int) -> UpdateOutcome:
         """Runs the update with XLA, and without where XLA cannot or where a gradient step has to be skipped."""
-        is_first = (self._key(trajectory, weights, capacity, True), capacity) not in self._compiled
+        is_first = (self._key(trajectory, weights, fed, capacity, True), capacity) not in self._compiled
         try:
-            outcome = self._call(trajectory, weights, capacity, jit=True)
+            outcome = self._call(trajectory, weights, fed, capacity, jit=True)
         except _COMPILER_ERRORS as error:
             if not is_first:
                 raise
             # XLA compiles in the first call. What it reports there cannot be told from an error of the update itself,
             # which occurs again in a plain graph.
-            outcome = self._call(trajectory, weights, None, jit=False)
+            outcome = self._call(trajectory, weights, fed, None, jit=False)
             self._xla_is_refused = True
             _logger.warning("XLA cannot compile this update (%s); it runs without XLA.", str(error).splitlines()[0])
             return outcome
         if outcome.is_undone:
-            return self._call(trajectory, weights, None, jit=False)
+            return self._call(trajectory, weights, fed, None, jit=False)
         return outcome
 
-    def _call(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> UpdateOutcome:
+    def _call(
+        self, trajectory: Trajectory, weights: Tensor | None, fed: Fed, capacity: int | None, jit: bool
+    ) -> UpdateOutcome:
         weights = batches.as_weights(weights, trajectory.step_type)
-        key = self._key(trajectory, weights, capacity, jit)
-        arguments = (trajectory, weights, None if capacity is None else tf.constant(capacity))
+        key = self._key(trajectory, weights, fed, capacity, jit)
+        arguments = (trajectory, weights, None if capacity is None else tf.constant(capacity), fed.values)
+
+        def update(
+            trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None, values: Tensor | None
+        ) -> UpdateOutcome:
+            with self.update.feed.feeding(Fed(fed.names, values)):
+                return self.update(trajectory, weights, capacity, jit)
+
         if key not in self._functions:
-            function = tf.function(lambda *given: self.update(given[0], given[1], given[2], jit), autograph=False)
+            function = tf.function(update, autograph=False)
             self._functions[key] = function.get_concrete_function(*_open_time(arguments))
         if jit and (key, capacity) not in self._compiled:
             outcome = compilation_cache.call(self._functions[key], *arguments)
@@ -119,9 +129,9 @@ class CompiledUpdate:
             return outcome
         return self._functions[key](*arguments)
 
-    def _key(self, trajectory: Trajectory, weights: Tensor | None, capacity: int | None, jit: bool) -> Any:
+    def _key(self, trajectory: Trajectory, weights: Tensor | None, fed: Fed, capacity: int | None, jit: bool) -> Any:
         rank = None if weights is None else np.ndim(weights)
-        return trajectory.step_type.shape[0], rank, capacity is None, jit, summary_groups.are_off()
+        return trajectory.step_type.shape[0], rank, capacity is None, jit, summary_groups.are_off(), fed.names
 
     def _wants_xla(self, length: int | None) -> bool:
         size, is_recurrent = self._config.minibatch_size, self.update.is_recurrent
@@ -150,6 +160,11 @@ def _check_strategy(config: PPOConfig) -> None:
         raise ValueError(
             f"target_kl is {config.target_kl}, expected None under a tf.distribute strategy: all replicas must make "
             "equally many gradient steps."
+        )
+    if config.learning_rate_kl_target > 0:
+        raise ValueError(
+            f"learning_rate_kl_target is {config.learning_rate_kl_target}, expected 0 under a tf.distribute strategy: "
+            "all replicas must have the same learning rate."
         )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from ppo_agent.common.types import Tensor
 
 Optimizer = Any
 
@@ -69,3 +72,51 @@ def learning_rate(optimizer: Optimizer) -> tf.Tensor | None:
             rate = rate(optimizer.iterations)
         return tf.cast(rate() if callable(rate) else rate, tf.float32)
     return None
+
+
+def learning_rate_variable(optimizer: Optimizer) -> tf.Variable | None:
+    """The variable that an optimiser's learning rate is; None where it is none."""
+    hypers = getattr(optimizer, "_hyper", None)
+    if hypers is not None:
+        with tf.init_scope():
+            optimizer._create_hypers()
+    found = getattr(optimizer, "_learning_rate", None) if hypers is None else hypers["learning_rate"]
+    return found if isinstance(found, tf.Variable) else None
+
+
+# What the optimisers of tf.compat.v1 take a function for.
+_V1_ATTRIBUTES = ("_lr", "_learning_rate", "_beta1", "_beta2", "_epsilon", "_momentum", "_decay", "_rho")
+
+
+def functions_of(optimizer: Optimizer) -> dict[str, Callable[[], Tensor]]:
+    """The functions without arguments among an optimiser's hyper-parameters, by name.
+
+    Args:
+        optimizer: a legacy tf.keras or tf.compat.v1 optimizer; those of tf.keras call a function once, when they are
+            made.
+    """
+    hypers = _hypers(optimizer)
+    is_schedule = tf.keras.optimizers.schedules.LearningRateSchedule
+    return {n: value for n, value in hypers.items() if callable(value) and not isinstance(value, is_schedule)}
+
+
+def _hypers(optimizer: Optimizer) -> dict[str, Any]:
+    found = vars(optimizer).get("_hyper")
+    if isinstance(found, dict):
+        return found
+    if isinstance(optimizer, tf.compat.v1.train.Optimizer):
+        attributes = vars(optimizer)
+        return {name: attributes[name] for name in _V1_ATTRIBUTES if name in attributes}
+    return {}
+
+
+@contextlib.contextmanager
+def replaced(optimizer: Optimizer, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within this context, an optimiser has other values in place of some of its functions, see `functions_of`."""
+    place = optimizer._hyper if "_hyper" in vars(optimizer) else vars(optimizer)
+    before = {name: place[name] for name in values}
+    place.update(values)
+    try:
+        yield
+    finally:
+        place.update(before)

@@ -22,7 +22,8 @@ from ppo_agent.learner.guards import Guard
 from ppo_agent.learner.interface import UpdateMethods, UpdateOutcome, UpdateVariables
 from ppo_agent.learner.minibatches import Minibatches
 from ppo_agent.learner.nonfinite import SkippedMinibatch
-from ppo_agent.maths import masking
+from ppo_agent.learner.schedule_feed import ScheduleFeed
+from ppo_agent.maths import adaptive_kl, masking
 from ppo_agent.maths import returns as return_ops
 from ppo_agent.maths.distributions import ParameterCodec
 
@@ -66,6 +67,7 @@ class Update:
         self._debugs, self._writes_gradients = writes_debug_summaries, writes_gradients
         self._is_series = is_series
         self.skipped_minibatch = SkippedMinibatch()
+        self.feed = ScheduleFeed(config, optimizer, self._changed_variables)
 
     def __call__(
         self,
@@ -245,6 +247,7 @@ class Update:
         self._variables.report.assign(values)
         is_undone = result.skipped > 0 if guard is Guard.UNDO else tf.constant(False)
         undo.where(is_undone)
+        self._adapt_learning_rate(report.entry(values, "approx_kl"), is_undone)
         train_step = tf.cast(self._variables.train_step, tf.int64)
         return UpdateOutcome(report.loss_info(result.last), values, train_step, is_undone)
 
@@ -329,6 +332,13 @@ class Update:
             return_mean=masking.mean_of_valid(rows.returns, rows.mask),
             advantage_mean=masking.mean_of_valid(rows.advantages, rows.mask),
         )
+
+    def _adapt_learning_rate(self, mean_kl: Tensor, is_undone: Tensor) -> None:
+        target = self.config.learning_rate_kl_target
+        if target == 0:
+            return
+        rate = optimizers.learning_rate_variable(self._optimizer)
+        rate.assign(tf.where(is_undone, rate, adaptive_kl.adapted_learning_rate(rate, mean_kl, target)))
 
     def _update_normalizers(self, trajectory: Trajectory, is_undone: Tensor | None) -> None:
         """Takes the experience into the running statistics, unless the update is to be made again."""

@@ -86,7 +86,7 @@ def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> tf.Tensor:
     return tf.math.expm1(log_ratio) - subtracted
 
 
-def value_loss(values: Tensor, returns: Tensor, old_values: Tensor | None = None, clipping: float = 0.0) -> tf.Tensor:
+def value_loss(values: Tensor, returns: Tensor, old_values: Tensor | None = None, clipping: Tensor = 0.0) -> tf.Tensor:
     """Squared error of the value predictions, optionally the worse of clipped and unclipped predictions.
 
     L_t = (G_t - V_t)^2, or with clipping max of that and (G_t - (V_old_t + clip(V_t - V_old_t, -c, c)))^2.
@@ -95,7 +95,7 @@ def value_loss(values: Tensor, returns: Tensor, old_values: Tensor | None = None
         values: current predictions V_t [...].
         returns: targets G_t [...].
         old_values: predictions when the data was collected [...]; needed with clipping.
-        clipping: c; 0 turns clipping off.
+        clipping: c, a number or a scalar; the number 0 turns clipping off.
 
     Returns:
         Per-step loss [...].
@@ -104,7 +104,7 @@ def value_loss(values: Tensor, returns: Tensor, old_values: Tensor | None = None
         ValueError: clipping without old_values.
     """
     error = tf.math.squared_difference(returns, values)
-    if clipping <= 0:
+    if isinstance(clipping, (int, float)) and clipping <= 0:
         return error
     if old_values is None:
         raise ValueError("old_value_predictions is None, but value_clipping needs the predictions of the old values.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ppo_agent.common.types import Tensor
 
-# A number, or a function without arguments that returns the one in force, called in every gradient step.
-Scheduled = float | Callable[[], Tensor]
+# A number, or a function that returns the one in force: without arguments, or of the train step as Keras' schedules.
+Scheduled = float | Callable[..., Tensor]
 # From the share of the run that is done, in [0, 1], to a value.
 Schedule = Callable[[float], float]
 
@@ -22,18 +23,31 @@ def current(value: Scheduled) -> Tensor:
     return value() if callable(value) else value
 
 
+# The share of a run that a warm-up takes.
+WARMUP = 0.05
+_WARMUP_PREFIX = "warmup_"
+_FALLS: dict[str, Schedule] = {
+    "constant": lambda _: 1.0,
+    "linear": lambda done: max(0.0, 1.0 - done),
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))),
+}
+NAMES = (*_FALLS, *(_WARMUP_PREFIX + name for name in _FALLS))
+
+
 def make_schedule(name: str, first: float) -> Schedule:
     """A function from the share of the run that is done, in [0, 1], to a value.
 
     Args:
-        name: 'constant' or 'linear', which falls to 0 at the end.
-        first: the value at the start.
+        name: one of `NAMES`. 'linear' falls to 0 at the end, 'cosine' along half a period of one; with 'warmup' it
+            first rises from 0 over the first `WARMUP` of the run, and what follows takes the rest.
+        first: the value at the start, or behind the warm-up.
 
     Raises:
         ValueError: there is no such schedule.
     """
-    if name == "constant":
-        return lambda _: first
-    if name == "linear":
-        return lambda done: first * max(0.0, 1.0 - done)
-    raise ValueError(f"the schedule is {name!r}, expected constant or linear.")
+    if name not in NAMES:
+        raise ValueError(f"the schedule is {name!r}, expected {' or '.join(NAMES)}.")
+    fall = _FALLS[name.removeprefix(_WARMUP_PREFIX)]
+    if not name.startswith("warmup"):
+        return lambda done: first * fall(done)
+    return lambda done: first * (done / WARMUP if done < WARMUP else fall((done - WARMUP) / (1.0 - WARMUP)))

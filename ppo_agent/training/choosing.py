@@ -23,6 +23,7 @@ _OF_NETWORKS = (
     "agent", "actor_fc_layers", "value_fc_layers", "shared_fc_layers", "activation", "layer_norm", "orthogonal_init",
     "initial_log_std", "state_dependent_std", "squash_actions", "shared_torso", "recurrent", "memory", "memory_units",
     "learning_rate", "learning_rate_schedule", "importance_ratio_clipping_schedule", "entropy_regularization_schedule",
+    "value_clipping_schedule",
     "greedy_eval", "update_normalizers_in_train", "debug_summaries", "summarize_grads_and_vars", "nminibatches",
 )  # fmt: skip
 OF_AGENT = frozenset({*PPOConfig.__dataclass_fields__, *_OF_NETWORKS})

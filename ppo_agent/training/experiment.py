@@ -14,12 +14,12 @@ from tf_agents.trajectories import TimeStep
 from ppo_agent import PPOAgent, PPOClipAgent, PPOKLPenaltyAgent
 from ppo_agent.common.types import Nest
 from ppo_agent.config import PPOConfig
-from ppo_agent.maths.schedules import Schedule, make_schedule
 from ppo_agent.training.networks import make_networks, use_uniform_kernels
 from ppo_agent.training.scheduled_value import ScheduledValue
 from ppo_agent.training.settings import FIELDS, OF_VARIANT, Settings
 
 ADAM_EPSILON = 1e-5
+_RATE = "learning_rate"
 # Keywords of the agents that are settings of the same name and the same meaning.
 _OTHERS = ("greedy_eval", "update_normalizers_in_train", "debug_summaries", "summarize_grads_and_vars")
 _SAME = [name for name in (*PPOConfig.__dataclass_fields__, *_OTHERS) if name in FIELDS]
@@ -31,22 +31,20 @@ class Learner(NamedTuple):
 
     Attributes:
         agent: the agent.
-        optimizer: whose learning rate follows the schedule; None for a ready agent, which keeps its own.
-        learning_rate: the schedule; None for a constant one.
-        scheduled: hyper-parameters that follow schedules, by name.
+        optimizer: whose learning rate may follow a schedule; None for a ready agent, which keeps its own.
+        scheduled: what follows a schedule, by name: hyper-parameters of the agent, and `learning_rate`.
     """
 
     agent: tf_agent.TFAgent
     optimizer: Any = None
-    learning_rate: Schedule | None = None
     scheduled: Mapping[str, ScheduledValue] = MappingProxyType({})
 
     def update_schedules(self, share_done: float) -> None:
         """Sets what follows a schedule for the share of the run that is done, in [0, 1]."""
-        if self.learning_rate is not None:
-            self.optimizer.learning_rate = self.learning_rate(share_done)
-        for value in self.scheduled.values():
+        for name, value in self.scheduled.items():
             value.update(share_done)
+            if name == _RATE:
+                self.optimizer.learning_rate = value()
 
 
 def make_learner(time_step_spec: TimeStep, action_spec: Nest, settings: Settings) -> Learner:
@@ -63,16 +61,15 @@ def make_learner(time_step_spec: TimeStep, action_spec: Nest, settings: Settings
     """
     optimizer = tf.keras.optimizers.Adam(settings.learning_rate, epsilon=ADAM_EPSILON)
     scheduled = scheduled_values(settings)
-    agent = make_agent(time_step_spec, action_spec, settings, optimizer, scheduled)
-    schedule = None
-    if settings.learning_rate_schedule != "constant":  # Setting it takes some time in each iteration.
-        schedule = make_schedule(settings.learning_rate_schedule, settings.learning_rate)
-    return Learner(agent, optimizer, schedule, scheduled)
+    of_agent = {name: value for name, value in scheduled.items() if name != _RATE}
+    agent = make_agent(time_step_spec, action_spec, settings, optimizer, of_agent)
+    return Learner(agent, optimizer, scheduled)
 
 
 def scheduled_values(settings: Settings) -> dict[str, ScheduledValue]:
-    """The agent's hyper-parameters that change over the run, by name."""
-    names = ["entropy_regularization", *(["importance_ratio_clipping"] if settings.agent == "clip" else [])]
+    """What changes over the run, by name."""
+    names = [_RATE, "entropy_regularization", *(["value_clipping"] if settings.value_clipping else [])]
+    names += ["importance_ratio_clipping"] if settings.agent == "clip" else []
     schedules = {name: getattr(settings, f"{name}_schedule") for name in names}
     return {
         name: ScheduledValue(schedule, getattr(settings, name))

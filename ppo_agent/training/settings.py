@@ -9,16 +9,17 @@ from typing import Any
 
 from ppo_agent.common.environment_options import INVALID_STEPS, VECTORIZATIONS
 from ppo_agent.config import PPOConfig, expectation, is_within
+from ppo_agent.maths.schedules import NAMES as SCHEDULES
+from ppo_agent.maths.schedules import WARMUP
 
 # A run collects either by episodes or by steps: of each pair, setting one unsets the other.
 COLLECTION = ("collect_episodes_per_iteration", "collect_steps_per_iteration")
 # relu, elu and swish beside what Keras calls them.
 ACTIVATIONS = ("tanh", "relu", "elu", "swish", "gelu", "selu", "softplus", "leaky_relu", "linear")
-SCHEDULES = ("constant", "linear")
 MEMORIES = ("lstm", "gru")
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
-_LINEAR = "linear falls to 0 over the whole run"
+_SHAPES = f"linear, cosine: falls to 0 over the run; warmup_: rises from 0 over the first {WARMUP:.0%} of it before"
 
 
 def _setting(default: Any, text: str, *, may_change: bool = False, none: bool = False, **limits: Any) -> Any:
@@ -99,12 +100,14 @@ class Settings:
     recompute_advantages: bool = _of_agent("recompute_advantages")
     minibatch_size: int = _of_agent("minibatch_size", 64, "environment steps per gradient step")
     learning_rate: float = _setting(3e-4, "of Adam; the first one of a schedule", lower_bound=0.0)
-    learning_rate_schedule: str = _setting("constant", _LINEAR, choices=SCHEDULES)
+    learning_rate_kl_target: float = _of_agent("learning_rate_kl_target")
+    learning_rate_schedule: str = _setting("constant", _SHAPES, choices=SCHEDULES)
     importance_ratio_clipping: float = _of_agent("importance_ratio_clipping", 0.2)
-    importance_ratio_clipping_schedule: str = _setting("constant", _LINEAR, choices=SCHEDULES)
+    importance_ratio_clipping_schedule: str = _setting("constant", _SHAPES, choices=SCHEDULES)
     entropy_regularization: float = _of_agent("entropy_regularization")
-    entropy_regularization_schedule: str = _setting("constant", _LINEAR, choices=SCHEDULES)
+    entropy_regularization_schedule: str = _setting("constant", _SHAPES, choices=SCHEDULES)
     value_clipping: float = _of_agent("value_clipping")
+    value_clipping_schedule: str = _setting("constant", _SHAPES, choices=SCHEDULES)
     target_kl: float = _of_agent(
         "target_kl",
         text="no further gradient step on the same experience beyond 1.5 times this KL divergence; 0: never",

@@ -16,8 +16,14 @@ from ppo_agent.training.settings import combine
 def test_schedules() -> None:
     assert [make_schedule("constant", 0.3)(done) for done in (0.0, 0.5, 1.0)] == [0.3] * 3
     assert [make_schedule("linear", 0.4)(done) for done in (0.0, 0.25, 1.0, 1.1)] == pytest.approx([0.4, 0.3, 0.0, 0.0])
-    with pytest.raises(ValueError, match="'cosine', expected constant or linear"):
-        make_schedule("cosine", 0.1)
+    cosine = [make_schedule("cosine", 0.4)(done) for done in (0.0, 0.25, 0.5, 1.0, 1.1)]
+    assert cosine == pytest.approx([0.4, 0.2 * (1 + 2**-0.5), 0.2, 0.0, 0.0])
+    shares = (0.0, 0.02, 0.05, 0.525, 1.0)
+    assert [make_schedule("warmup_constant", 0.5)(done) for done in shares] == pytest.approx([0.0, 0.2, 0.5, 0.5, 0.5])
+    assert [make_schedule("warmup_linear", 0.5)(done) for done in shares] == pytest.approx([0.0, 0.2, 0.5, 0.25, 0.0])
+    assert [make_schedule("warmup_cosine", 0.5)(done) for done in shares] == pytest.approx([0.0, 0.2, 0.5, 0.25, 0.0])
+    with pytest.raises(ValueError, match="'sine', expected constant or linear or cosine or warmup_constant or"):
+        make_schedule("sine", 0.1)
 
 
 def test_a_scheduled_value_follows_its_schedule() -> None:
@@ -35,6 +41,8 @@ def test_settings_tell_what_changes_over_a_run() -> None:
         "entropy_regularization": 0.3,
         "importance_ratio_clipping": 0.2,
     }
+    rates = scheduled_values(combine({}, {"learning_rate_schedule": "cosine", "value_clipping_schedule": "linear"}))
+    assert set(rates) == {"learning_rate"}  # A value clipping of 0 is off and stays off.
     # A preset's clipping is of no use to the other agent.
     assert set(scheduled_values(combine(linear, {"agent": "kl_penalty"}))) == {"entropy_regularization"}
 
