@@ -165,7 +165,7 @@ def _from_gin(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _train(trainer: Trainer, progress: bool) -> int:
-    from ppo_agent.training.console import ProgressBar
+    from ppo_agent.callbacks import ProgressBar
 
     directory = trainer.recorder.directory.path if trainer.recorder else ""
     say(f"Training in {trainer.env_name} ({trainer.source}), writing to {directory}")

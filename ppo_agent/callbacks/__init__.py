@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppo_agent.callbacks.base import Callback, CallbackError, StepCallback
+from ppo_agent.callbacks.progress import ProgressBar
 from ppo_agent.callbacks.recording import CheckpointCallback, EvalCallback, HistogramCallback, VideoCallback
 from ppo_agent.callbacks.stopping import StopAfterEpisodes, StopOnReturn
 from ppo_agent.callbacks.trackers import MLflowCallback, OptunaPruning, WandbCallback
@@ -15,6 +16,7 @@ __all__ = [
     "HistogramCallback",
     "MLflowCallback",
     "OptunaPruning",
+    "ProgressBar",
     "StepCallback",
     "StopAfterEpisodes",
     "StopOnReturn",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ppo_agent.training.command_line import say
 from ppo_agent.training.metrics_table import INFO
@@ -36,36 +36,6 @@ class ConsoleTable:
             row = {name: metrics[name] for name in (*_SHOWN, *infos) if name in metrics}
             shown = {name: _to_text(value) for name, value in row.items() if not math.isnan(value)}
             say(_table({"iteration": str(iterations), **shown}))
-
-
-class ProgressBar:
-    """Shows the steps done, the mean return, steps per second and the time left on standard error."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def on_training_start(self, trainer: Trainer) -> None:
-        """Shows the bar."""
-        from tqdm import tqdm
-
-        total, done = trainer.target_steps, trainer.environment_steps
-        self._bar = tqdm(total=total, initial=done, unit=" steps", unit_scale=True, dynamic_ncols=True)
-
-    def on_update_end(self, trainer: Trainer) -> None:
-        """Moves the bar."""
-        if not math.isnan(trainer.mean_return):
-            self._bar.set_postfix_str(f"return {trainer.mean_return:.1f}", refresh=False)
-        self._bar.update(trainer.environment_steps - self._bar.n)
-
-    def on_training_end(self, _: Trainer) -> None:
-        """Leaves the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def is_terminal() -> bool:
-    """Whether somebody may be watching standard error."""
-    return sys.stderr.isatty()
 
 
 def _table(shown: dict[str, str]) -> str:

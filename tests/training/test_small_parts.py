@@ -5,9 +5,9 @@ import types
 
 import pytest
 
+from ppo_agent.callbacks import ProgressBar
 from ppo_agent.maths.schedules import make_schedule
 from ppo_agent.training import clock
-from ppo_agent.training.console import ProgressBar
 from ppo_agent.training.experiment import scheduled_values
 from ppo_agent.training.scheduled_value import ScheduledValue
 from ppo_agent.training.settings import combine
