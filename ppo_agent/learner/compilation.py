@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
-from ppo_agent.common import compilation_cache, summary_groups
+from ppo_agent.common import compilation_cache, custom_gradients, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches
@@ -122,7 +122,8 @@ class CompiledUpdate:
 
         if key not in self._functions:
             function = tf.function(update, autograph=False)
-            self._functions[key] = function.get_concrete_function(*_open_time(arguments))
+            with custom_gradients.forgotten():
+                self._functions[key] = function.get_concrete_function(*_open_time(arguments))
         if jit and (key, capacity) not in self._compiled:
             outcome = compilation_cache.call(self._functions[key], *arguments)
             self._compiled.add((key, capacity))
