@@ -153,7 +153,7 @@ class PPOAgent(TFAgent):
             self._has_slots = True
         is_needed = self._config.normalize_rewards and self._config.normalize_rewards_by == "return"
         if is_needed and self._running_return is None and batch_size is not None:
-            self._running_return = construction.running_return(batch_size)
+            self._running_return = construction.running_return(batch_size, self._update.is_distributed())
 
     def _train(self, experience: Nest, weights: Tensor | None) -> LossInfo:
         return self.train_by(self._run_update, experience, weights)

@@ -109,7 +109,7 @@ class PPOConfig:
         None,
         "rows (time steps, or sequences with recurrent networks) per gradient step, up to 1/32 more where that saves a "
         "gradient step from the few rows that are left over; None makes one gradient step per epoch from the whole "
-        "experience",
+        "experience; under a tf.distribute strategy, rows of all replicas together",
         none=True,
     )
     jit_compile: bool | None = _switch(

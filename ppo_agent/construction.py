@@ -13,6 +13,7 @@ from tf_agents.trajectories import TimeStep, Trajectory
 from tf_agents.utils import common
 
 from ppo_agent import network_checks
+from ppo_agent.common import replicas
 from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
 from ppo_agent.common.types import Nest, Tensor
@@ -139,10 +140,15 @@ def report_variable() -> tf.Variable:
     return _shared_variable(np.zeros(len(report.ENTRIES), np.float32), "report")
 
 
-def running_return(batch_size: int) -> tf.Variable:
-    """Returns so far of the rows of an experience; a shape that is left open confuses Grappler."""
-    with tf.init_scope():
-        return _shared_variable(tf.zeros([batch_size]), "running_return")
+def running_return(batch_size: int, is_distributed: bool) -> tf.Variable:
+    """Returns so far of the rows of an experience, of all replicas; a shape that is left open confuses Grappler."""
+
+    def create() -> tf.Variable:
+        with tf.init_scope():
+            return _shared_variable(tf.zeros([number * batch_size]), "running_return")
+
+    number = replicas.count()
+    return replicas.create(create) if is_distributed else create()
 
 
 def _shared_variable(value: Tensor, name: str) -> tf.Variable:

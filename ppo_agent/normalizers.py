@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tf_agents.utils import common, tensor_normalizer
 
-from ppo_agent.common import action_masks
+from ppo_agent.common import action_masks, replicas
 from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.specs import as_float
 from ppo_agent.common.types import Nest
@@ -133,10 +133,10 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
         return operations
 
     def _update_leaf(self, i: int, rows: tf.Tensor) -> list[tf.Operation]:
-        """Merges rows [n, ...] into the i-th leaf's statistics, component by component."""
+        """Merges rows [n, ...] of all replicas into the i-th leaf's statistics, component by component."""
         variables = (self._count[i], self._avg[i], self._avg_carry[i], self._m2[i], self._m2_carry[i])
         before = Statistics(*(tf.cast(variable, tf.float64) for variable in variables))
-        after = merged(before, statistics_of(tf.cast(rows, tf.float64)))
+        after = merged(before, of_all_replicas(statistics_of(tf.cast(rows, tf.float64))))
         mean, m2 = tf.cast(after.mean + after.mean_carry, variables[1].dtype), tf.cast(after.m2, variables[3].dtype)
         values = (
             after.count,
@@ -180,6 +180,23 @@ def statistics_of(rows: tf.Tensor) -> Statistics:
     distances = tf.where(is_finite, rows - smallest, zeros)
     mean_distance = tf.math.divide_no_nan(tf.reduce_sum(distances, axis=0), count)
     m2 = tf.reduce_sum(tf.where(is_finite, tf.math.squared_difference(distances, mean_distance), zeros), axis=0)
+    return Statistics(count, smallest, mean_distance, m2, tf.zeros_like(m2))
+
+
+def of_all_replicas(own: Statistics) -> Statistics:
+    """Statistics of the entries of all replicas of a tf.distribute strategy, the same on each of them."""
+    return own if replicas.count() == 1 else pooled(replicas.gathered(own))
+
+
+def pooled(parts: Statistics) -> Statistics:
+    """Statistics of all parts [R, ...] together, in whatever order; those with a count of 0 have no part in it."""
+    is_any = parts.count > 0
+    smallest = tf.reduce_min(tf.where(is_any, parts.mean, tf.float64.max), axis=0)
+    distances = tf.where(is_any, (parts.mean - smallest) + parts.mean_carry, tf.zeros_like(parts.mean))
+    count = tf.reduce_sum(parts.count, axis=0)
+    mean_distance = tf.math.divide_no_nan(tf.reduce_sum(distances * parts.count, axis=0), count)
+    between = parts.count * tf.math.squared_difference(distances, mean_distance)
+    m2 = tf.reduce_sum(tf.where(is_any, parts.m2 - parts.m2_carry, tf.zeros_like(parts.m2)) + between, axis=0)
     return Statistics(count, smallest, mean_distance, m2, tf.zeros_like(m2))
 
 

@@ -8,7 +8,7 @@ from tf_agents.trajectories import TimeStep
 from tf_agents.utils import common
 
 from ppo_agent import summaries
-from ppo_agent.common import scalar_summaries, shared_results
+from ppo_agent.common import replicas, scalar_summaries, shared_results
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner.batches import TrainingBatch
@@ -172,7 +172,8 @@ class Objective:
         if config.kl_cutoff_factor <= 0:
             return tf.constant(0.0)
         cutoff = config.kl_cutoff_factor * config.adaptive_kl_target
-        loss = losses.kl_cutoff_loss(tf.reduce_mean(kl_divergence), cutoff, config.kl_cutoff_coef)
+        mean_kl = replicas.mean_with_own_gradient(tf.reduce_mean(kl_divergence))
+        loss = self._share(losses.kl_cutoff_loss(mean_kl, cutoff, config.kl_cutoff_coef))
         if debug_summaries:
             count = tf.reduce_sum(tf.cast(kl_divergence > cutoff, tf.int64))
             scalar_summaries.write_scalars(self._step, kl_cutoff_count=count, kl_cutoff_loss=loss)
@@ -182,7 +183,7 @@ class Objective:
         """Mean KL times beta; 0 without."""
         if self._beta is None:
             return tf.constant(0.0)
-        loss = self._beta * tf.reduce_mean(kl_divergence)
+        loss = self._share(self._beta * replicas.mean_with_own_gradient(tf.reduce_mean(kl_divergence)))
         if debug_summaries:
             scalar_summaries.write_scalars(self._step, adaptive_kl_loss=loss)
         return loss
@@ -191,7 +192,7 @@ class Objective:
         """Adapts beta to a KL divergence; returns it."""
         if self._beta is None:
             return tf.no_op()
-        mean_kl, config = tf.reduce_mean(kl_divergence), self._config
+        mean_kl, config = replicas.mean(tf.reduce_mean(kl_divergence)), self._config
         factor = adaptive_kl.update_factor(mean_kl, config.adaptive_kl_target, config.adaptive_kl_tolerance)
         beta = self._beta.assign(adaptive_kl.updated_beta(self._beta, factor))
         if debug_summaries:
@@ -203,6 +204,11 @@ class Objective:
         """The clipping of importance ratios in force, None if there is none."""
         epsilon = self._config.importance_ratio_clipping
         return schedules.current(epsilon) if schedules.is_on(epsilon) else None
+
+    def _share(self, loss: tf.Tensor) -> tf.Tensor:
+        """What a replica has of a loss that all of them know, divided like `_aggregate`'s."""
+        number = 1 if self._config.aggregate_losses_across_replicas else replicas.count()
+        return replicas.share(loss) if number == 1 else number * replicas.share(loss)
 
     def _aggregate(self, per_step_loss: Tensor, weights: Tensor) -> tf.Tensor:
         if not self._config.aggregate_losses_across_replicas:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent import objective
-from ppo_agent.common import shared_results
+from ppo_agent.common import replicas, shared_results
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import statistics
 from ppo_agent.learner.batches import TrainingBatch
@@ -60,7 +60,7 @@ class UpdateMethods:
         divergence = agent._kl_divergence(batch.time_steps, batch.distribution_parameters, current)
         divergence *= batch.weights * masking.balanced_weights(batch.mask)
         agent.update_adaptive_kl_beta(divergence)
-        return tf.reduce_mean(divergence)
+        return replicas.mean(tf.reduce_mean(divergence))
 
     def update_normalizers(self, trajectory: Trajectory) -> None:
         """Takes all finite observations and rewards of an experience in, if that is asked for."""

@@ -14,7 +14,6 @@ from tf_agents.trajectories import Trajectory
 
 from ppo_agent.common import compilation_cache, custom_gradients, summary_groups
 from ppo_agent.common.types import Tensor
-from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches
 from ppo_agent.learner.interface import UpdateOutcome
 from ppo_agent.learner.schedule_feed import Fed
@@ -54,12 +53,8 @@ class CompiledUpdate:
         Args:
             trajectory: checked experience [B, T, ...].
             weights: importance weights or None.
-
-        Raises:
-            ValueError: `target_kl` or `learning_rate_kl_target` under a tf.distribute strategy.
         """
         if self.update.is_distributed():
-            _check_strategy(self._config)
             return self.update(trajectory, weights)
         if self._may_leave_out_summaries() and not tf.summary.should_record_summaries():
             with summary_groups.off():
@@ -154,19 +149,6 @@ class CompiledUpdate:
         if self._config.sequence_length is None:
             return padded_capacity(length, 32, 2)
         return padded_capacity(batch_size * -(-length // self._config.sequence_length), 32)
-
-
-def _check_strategy(config: PPOConfig) -> None:
-    if config.target_kl > 0:
-        raise ValueError(
-            f"target_kl is {config.target_kl}, expected None under a tf.distribute strategy: all replicas must make "
-            "equally many gradient steps."
-        )
-    if config.learning_rate_kl_target > 0:
-        raise ValueError(
-            f"learning_rate_kl_target is {config.learning_rate_kl_target}, expected 0 under a tf.distribute strategy: "
-            "all replicas must have the same learning rate."
-        )
 
 
 def padded_capacity(size: int, smallest: int = 4096, factor: int = 4) -> int:

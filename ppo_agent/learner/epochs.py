@@ -149,32 +149,24 @@ def run_with_targets(
 
 
 def run_unrolled_with_targets(
-    epoch: Epoch, targets: Any, retargeted: Callable[[], Any], num_epochs: int, num_scalars: int, skipped_before: Tensor
+    epoch: Callable[[Tensor, Any, Tensor, Tensor], EpochsResult],
+    targets: Any,
+    retargeted: Callable[[], Any],
+    num_epochs: int,
+    num_scalars: int,
+    skipped_before: Tensor,
+    continues: Callable[[EpochsResult], tf.Tensor],
 ) -> EpochsResult:
-    """`run_with_targets` without a loop in the graph, see `run_unrolled`; it takes all steps."""
+    """`run_with_targets` for replicas, which must not be in a loop of their own when they meet.
+
+    An epoch that does not follow takes no steps: its last argument tells how many epochs to take, 1 or 0.
+    """
     result = _no_steps(num_scalars, tf.cast(skipped_before, tf.int32)).as_result()
     for index in range(num_epochs):
+        follows = tf.cast(continues(result), tf.int32) if index else tf.constant(1)
         targets = retargeted() if index else targets
-        result = result.followed_by(epoch(tf.constant(index), targets, result.skipped_in_a_row))
+        result = result.followed_by(epoch(tf.constant(index), targets, result.skipped_in_a_row, follows))
     return result
-
-
-def run_unrolled(step: Step, num_steps: int, num_scalars: int, skipped_before: Tensor = 0) -> EpochsResult:
-    """`run_epochs` without a loop in the graph, for replicas that synchronise in every step; it takes all steps.
-
-    Args:
-        step: see `run_epochs`.
-        num_steps: how many.
-        num_scalars: how many scalars a step reports.
-        skipped_before: how many steps in a row were skipped before.
-
-    Returns:
-        What the steps reported.
-    """
-    tally = _no_steps(num_scalars, tf.cast(skipped_before, tf.int32))
-    for index in range(num_steps):
-        tally = tally.after(*step(tf.constant(index)))
-    return tally.result()
 
 
 def _no_steps(num_scalars: int, skipped_before: Tensor) -> _Tally:

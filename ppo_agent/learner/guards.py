@@ -14,28 +14,16 @@ from ppo_agent.common.types import Tensor
 
 
 class Guard(enum.Enum):
-    """The three ways.
+    """The two ways.
 
     Attributes:
         SKIP: the step changes nothing, and the next one follows.
         UNDO: the update ends, and everything it changed is put back, for a caller that makes the update again with
             SKIP. A test in every gradient step would cost XLA 7 % of its time.
-        AGREE: where one replica of a tf.distribute strategy has an unsound step, all of them apply a gradient of
-            zeros, because they must not part; what is left is the optimiser's own momentum.
     """
 
     SKIP = enum.auto()
     UNDO = enum.auto()
-    AGREE = enum.auto()
-
-
-def agreed(guard: Guard, is_sound: Tensor, gradients: Sequence[Tensor]) -> tuple[tf.Tensor, list[Tensor]]:
-    """Whether the step is sound on all replicas, and the gradients, with AGREE zeros if it is not."""
-    if guard is not Guard.AGREE:
-        return is_sound, list(gradients)
-    context = tf.distribute.get_replica_context()
-    is_sound = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~is_sound, tf.int32)) == 0
-    return is_sound, [None if g is None else tf.where(is_sound, g, tf.zeros_like(g)) for g in gradients]
 
 
 def apply(guard: Guard, is_sound: Tensor, change: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@ class UpdateOutcome(NamedTuple):
     """What an update returns. Eager tensors are read in a fraction of the time that variables take.
 
     Attributes:
-        loss_info: of the last gradient step that was not skipped, before it.
+        loss_info: of the last gradient step that was not skipped, before it; of several replicas, each has its share.
         report: float32 [len(report.ENTRIES)].
         train_step: the train step after the update, an int64 scalar.
         is_undone: bool scalar; True if a step was not sound and everything was put back, see `guards.Guard.UNDO`.

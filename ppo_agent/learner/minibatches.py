@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ppo_agent.common import replicas
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches
@@ -25,7 +26,7 @@ class Minibatches(NamedTuple):
         size: rows per minibatch at most; None takes the whole batch as it is.
         is_padded: whether every minibatch has `size` rows, as XLA needs it, or as many as there are for it.
         order: int32 [num_epochs, at least number of rows + size]: for every epoch the rows in the order of use; entries
-            from `num_rows` on are never used.
+            from `num_rows` on are never used. With several replicas it is that of the rows of all, -1 for others' rows.
         num_rows: int32 scalar, number of rows to use in an epoch.
         count: number of minibatches per epoch, an int32 scalar.
     """
@@ -85,16 +86,28 @@ def make_minibatches(
     Returns:
         The plan.
     """
-    rows = tf.cast(tf.where(row_mask)[:, 0], tf.int32)
+    rows, unused = _rows_of_all(row_mask)
     num_rows = tf.size(rows)
     # A rollout of several environments overshoots its number of steps by a few: not worth a gradient step of their own.
     slack = size // _ROWS_PER_SPARE_ROW
-    unused = tf.size(row_mask) - num_rows + size + slack
-    order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused]])
+    order = tf.pad(shuffled_rows(rows, num_epochs, seed), [[0, 0], [0, unused + size + slack]])
     needed = tf.maximum((num_rows - slack + size - 1) // size, 1)
     if count is None:
         return Minibatches(size + slack, is_padded, order, num_rows, needed)
     return Minibatches(size, is_padded, order, tf.minimum(num_rows, count * size), tf.convert_to_tensor(count))
+
+
+def _rows_of_all(row_mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Numbers of the rows to use, and how many are not used; of all replicas, in their order, -1 for others' rows."""
+    rows = tf.cast(tf.where(row_mask)[:, 0], tf.int32)
+    num_rows = tf.size(rows)
+    unused = tf.size(row_mask) - num_rows
+    if replicas.count() == 1:
+        return rows, unused
+    counts, unused = replicas.gathered(num_rows), replicas.total(unused)
+    before = tf.reduce_sum(tf.where(tf.range(replicas.count()) < replicas.index(), counts, 0))
+    after = tf.reduce_sum(counts) - before - num_rows
+    return tf.pad(rows, [[before, after]], constant_values=-1), unused
 
 
 def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tensor) -> TrainingBatch:
@@ -106,8 +119,9 @@ def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tens
         index: number of the gradient step, counted over all epochs.
 
     Returns:
-        The minibatch [size, T, ...], or with less rows. Rows that only fill it up are copies of the others in turn, so
-        that statistics over the rows of a minibatch are about those of the others; the mask is False there.
+        The minibatch [size, T, ...], or with less rows; with several replicas, what this one has of it. Rows that only
+        fill it up are copies of the others in turn, so that statistics over the rows of a minibatch are about those of
+        the others; the mask is False there.
     """
     if minibatches.size is None:
         return batch
@@ -118,8 +132,14 @@ def select_minibatch(batch: TrainingBatch, minibatches: Minibatches, index: Tens
     # Not tf.slice: XLA takes its bounds for constants and compiles again for every number of rows.
     places = tf.range(minibatches.size if minibatches.is_padded else num_used)
     rows = tf.gather(tf.gather(minibatches.order, epoch), start + places % tf.maximum(num_used, 1))
+    counts = places < num_used
+    if replicas.count() > 1:
+        rows = tf.boolean_mask(rows, counts & (rows >= 0))
+        # At least one, because there is no mean over none.
+        counts = tf.range(tf.maximum(tf.size(rows), 1)) < tf.size(rows)
+        rows = tf.pad(rows, [[0, tf.size(counts) - tf.size(rows)]])
     minibatch = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
-    return minibatch._replace(mask=minibatch.mask & (places < num_used)[:, tf.newaxis])
+    return minibatch._replace(mask=minibatch.mask & counts[:, tf.newaxis])
 
 
 def deal_out(
@@ -130,7 +150,6 @@ def deal_out(
     is_recurrent: bool,
     capacity: Tensor | None = None,
     is_padded: bool = False,
-    has_fixed_count: bool = False,
     drops_remainder: bool = False,
 ) -> tuple[TrainingBatch, Minibatches]:
     """Makes rows of a batch, and a plan of gradient steps from them.
@@ -143,7 +162,6 @@ def deal_out(
         capacity: rows, or steps of a row where whole rows are sequences, are padded to so many, so that a changing
             experience keeps its compiled shape.
         is_padded: see `Minibatches`.
-        has_fixed_count: whether the number of minibatches must not depend on which rows are valid.
         drops_remainder: whether it is that of the full minibatches which all rows would make, valid or not, as in
             TF-Agents' PPOLearner.
 
@@ -155,8 +173,7 @@ def deal_out(
     if size is None:
         return present, whole_batch(config.num_epochs)
     rows = padded(present, config, capacity, is_recurrent=is_recurrent)
-    num_rows = rows.mask.shape[0] if has_fixed_count else None
-    count = tf.shape(present.mask)[0] // size if drops_remainder else num_rows and -(-num_rows // size)
+    count = tf.shape(present.mask)[0] // size if drops_remainder else None
     row_mask = tf.reduce_any(rows.mask, axis=1)
     return rows, make_minibatches(row_mask, size, config.num_epochs, seed, count, is_padded=is_padded)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ppo_agent.common import replicas
 from ppo_agent.common.types import Tensor
 
 Optimizer = Any
@@ -53,6 +54,21 @@ def variables(optimizer: Optimizer) -> list[tf.Variable]:
     """
     found = optimizer.variables
     return list(found() if callable(found) else found)
+
+
+def apply(optimizer: Optimizer, gradients_and_variables: Sequence[tuple[Tensor, tf.Variable]]) -> None:
+    """Applies gradients that are the same on all replicas.
+
+    Args:
+        optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
+        gradients_and_variables: pairs; a gradient may be None.
+    """
+    if isinstance(optimizer, (tf.keras.optimizers.Optimizer, tf.keras.optimizers.legacy.Optimizer)):
+        optimizer.apply_gradients(gradients_and_variables, experimental_aggregate_gradients=False)
+        return
+    # Others add the gradients of the replicas up.
+    number = replicas.count()
+    optimizer.apply_gradients([(None if g is None else g / number, v) for g, v in gradients_and_variables])
 
 
 def learning_rate(optimizer: Optimizer) -> tf.Tensor | None:

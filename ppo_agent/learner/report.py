@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_agents.agents.tf_agent import LossInfo
 
 from ppo_agent import summaries
+from ppo_agent.common import replicas
 from ppo_agent.common.types import Tensor
 
 Metrics = dict[str, Tensor]
@@ -60,6 +61,17 @@ TRAIN_METRICS = tuple(name for name in ENTRIES if name != "skipped_in_a_row")
 
 # What an optimiser or an agent does not have. Not a constant NaN: `tf.debugging.enable_check_numerics` stops at one.
 UNKNOWN = float(np.finfo(np.float32).max)
+
+
+def shares(result: StepResult) -> StepResult:
+    """What a replica has to add so that the sum over all of them is the step's result.
+
+    The loss and its terms are shares already (see `replicas.share`); the rest is known to all.
+    """
+    number = replicas.count()
+    loss, extra = result.loss_info
+    extra = extra._replace(clip_fraction=extra.clip_fraction / number)
+    return StepResult(LossInfo(loss, extra), {name: value / number for name, value in result.metrics.items()})
 
 
 def of_step(result: StepResult) -> tf.Tensor:

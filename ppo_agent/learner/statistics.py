@@ -6,6 +6,7 @@ import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent import summaries
+from ppo_agent.common import replicas
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.maths import masking
 from ppo_agent.maths import returns as return_ops
@@ -29,16 +30,19 @@ def returns_so_far(trajectory: Trajectory, discount: float, running: tf.Variable
     Args:
         trajectory: experience [B, T, ...].
         discount: gamma.
-        running: the returns of the B rows at the end of the last experience; brought up to date. None, or a variable
-            for another number of rows, begins at 0.
+        running: the returns of the rows of all replicas at the end of the last experience, B of each; brought up to
+            date. None, or a variable for another number of rows, begins at 0.
     """
-    if running is not None and running.shape[0] != trajectory.step_type.shape[0]:
+    number = replicas.count()
+    if running is not None and running.shape[0] != number * trajectory.step_type.shape[0]:
         running = None
-    before = tf.zeros_like(trajectory.reward[:, 0]) if running is None else running.read_value()
+    before = tf.zeros_like(trajectory.reward[:, 0])
+    if running is not None:
+        before = tf.reshape(running.read_value(), [number, -1])[replicas.index()]
     valid = _is_rewarded(trajectory)
     returns = return_ops.running_returns(trajectory.reward, discount, trajectory.is_first(), valid, before)
     if running is not None:
-        running.assign(returns[:, -1])
+        running.assign(tf.reshape(replicas.gathered(returns[:, -1]), [-1]))
     return tf.boolean_mask(returns, valid)
 
 

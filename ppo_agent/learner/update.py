@@ -12,7 +12,7 @@ from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent import summaries
-from ppo_agent.common import summary_groups
+from ppo_agent.common import replicas, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report, xla_operations
@@ -22,6 +22,7 @@ from ppo_agent.learner.guards import Guard
 from ppo_agent.learner.interface import UpdateMethods, UpdateOutcome, UpdateVariables
 from ppo_agent.learner.minibatches import Minibatches
 from ppo_agent.learner.nonfinite import SkippedMinibatch
+from ppo_agent.learner.replica_steps import Batch, Computed, ReplicaSteps
 from ppo_agent.learner.schedule_feed import ScheduleFeed
 from ppo_agent.maths import adaptive_kl, masking
 from ppo_agent.maths import returns as return_ops
@@ -86,13 +87,13 @@ class Update:
             jit: whether XLA compiles the gradient steps.
             checks_operations: whether it does so only if it is known to have all their operations.
         """
-        guard = self._guard(jit, capacity)
+        guard = Guard.UNDO if jit and capacity is not None else Guard.SKIP
         rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity, jit)
 
         def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-            if guard is Guard.AGREE:
+            if self.is_distributed():
                 return function
-            return _compiled(function, arguments, jit, checks_operations)
+            return xla_operations.compiled(function, arguments, jit, checks_operations)
 
         if self.config.recompute_advantages:
             result, outcome = self._take_epochs(
@@ -105,7 +106,7 @@ class Update:
 
             result, outcome = compiled(take_steps, rows, *plan[2:])(rows, *plan[2:])
         most_skipped = self.config.max_skipped_steps
-        if guard is Guard.SKIP and most_skipped:
+        if guard is Guard.SKIP and most_skipped and not self.is_distributed():
             self.skipped_minibatch.put_if(
                 result.skipped_in_a_row >= most_skipped,
                 lambda: minibatches.select_minibatch(rows, plan, result.taken - 1),
@@ -143,21 +144,18 @@ class Update:
         seed = self._variables.shuffle_seed
         if seed is not None:
             seed = tf.stack([seed, tf.cast(self._variables.train_step, tf.int64)])
-        # Replicas synchronise in every step: they must take equally many, whatever their data.
-        fixed = self.is_distributed()
         return minibatches.deal_out(
             batch,
             self.config,
             seed,
             is_recurrent=self.is_recurrent,
             capacity=capacity,
-            is_padded=jit or fixed,
-            has_fixed_count=fixed,
+            is_padded=jit,
             drops_remainder=self._is_series,
         )
 
     def is_distributed(self) -> bool:
-        """Whether gradient steps synchronise replicas, which TensorFlow does not allow inside a loop."""
+        """Whether the replicas of a tf.distribute strategy make gradient steps together."""
         return self._is_mirrored or tf.distribute.get_strategy().num_replicas_in_sync > 1
 
     # Going through the layers of both networks takes longer than a small gradient step, so it is done once.
@@ -179,11 +177,6 @@ class Update:
     def has_debug_summaries(self) -> bool:
         """Whether an update writes more than its report."""
         return self._debugs or self._writes_gradients
-
-    def _guard(self, jit: bool, capacity: Tensor | None) -> Guard:
-        if self.is_distributed():
-            return Guard.AGREE
-        return Guard.UNDO if jit and capacity is not None else Guard.SKIP
 
     def _take_steps(self, rows: TrainingBatch, plan: Minibatches, guard: Guard) -> tuple[EpochsResult, UpdateOutcome]:
         """All gradient steps, the KL penalty's coefficient after them, and the report."""
@@ -212,14 +205,15 @@ class Update:
         targets = (rows.returns, rows.advantages)
         take_epoch = compiled(take_epoch, tf.constant(0), targets, self._skipped_before(), rows, *plan[2:])
 
-        def epoch(index: Tensor, targets: tuple[Tensor, Tensor], before: Tensor) -> EpochsResult:
+        def epoch(index: Tensor, targets: tuple[Tensor, Tensor], before: Tensor, number: Tensor = 1) -> EpochsResult:
+            if self.is_distributed():
+                own = rows._replace(returns=targets[0], advantages=targets[1])
+                return self._run_epochs(own, plan, guard, number, index, before)
             return take_epoch(index, targets, before, rows, *plan[2:])
 
+        run = epochs.run_unrolled_with_targets if self.is_distributed() else epochs.run_with_targets
         arguments = (epoch, targets, retargeted, self.config.num_epochs, len(report.STEP_METRICS))
-        if guard is Guard.AGREE:
-            result = epochs.run_unrolled_with_targets(*arguments, self._skipped_before())
-        else:
-            result = epochs.run_with_targets(*arguments, self._skipped_before(), self._another_epoch(guard))
+        result = run(*arguments, self._skipped_before(), self._another_epoch(guard))
         return result, self._concluded(rows, result, guard, undo)
 
     def _another_epoch(self, guard: Guard) -> Callable[[EpochsResult], tf.Tensor]:
@@ -249,7 +243,9 @@ class Update:
         undo.where(is_undone)
         self._adapt_learning_rate(report.entry(values, "approx_kl"), is_undone)
         train_step = tf.cast(self._variables.train_step, tf.int64)
-        return UpdateOutcome(report.loss_info(result.last), values, train_step, is_undone)
+        # Those who hand the losses of replicas on add them up.
+        loss_info = report.loss_info(replicas.share(result.last))
+        return UpdateOutcome(loss_info, values, train_step, is_undone)
 
     def _changed_variables(self) -> list[tf.Variable]:
         own = [variable for variable in self._variables if variable is not None]
@@ -260,45 +256,45 @@ class Update:
         return tf.cast(report.entry(self._variables.report, "skipped_in_a_row"), tf.int32)
 
     def _run_epochs(
-        self, rows: TrainingBatch, plan: Minibatches, guard: Guard, num_epochs: int, first: Tensor, before: Tensor
+        self, rows: TrainingBatch, plan: Minibatches, guard: Guard, num_epochs: Tensor, first: Tensor, before: Tensor
     ) -> EpochsResult:
         """Takes the gradient steps of so many epochs of the plan from number `first` on, see `epochs.run_epochs`."""
         # What all steps have in common is made once.
         whole = batches.prepared(rows) if plan.size is None else None
+        if self.is_distributed():
+            counts = (num_epochs * plan.count, first * plan.count, before)
+            return self._replica_steps((rows, whole), plan, counts, self._methods.trained_variables())
 
         def step(index: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             index += first * plan.count
-            minibatch = rows if whole else minibatches.select_minibatch(rows, plan, index)
-            return self._step(minibatch, whole or batches.prepared(minibatch), index // plan.count, guard)
+            return self._step((rows, whole), plan, index, guard, self._optimizer)[:2]
 
-        num_scalars = len(report.STEP_METRICS)
-        if guard is Guard.AGREE:
-            return epochs.run_unrolled(step, self._num_steps(plan, num_epochs), num_scalars, before)
+        return self._loop(step, num_epochs * plan.count, before, guard)
+
+    def _loop(self, step: epochs.Step, num_steps: Tensor, before: Tensor, guard: Guard = Guard.SKIP) -> EpochsResult:
         before, most = (0, 1) if guard is Guard.UNDO else (before, self.config.max_skipped_steps)
-        return epochs.run_epochs(step, num_epochs * plan.count, num_scalars, self._continues, before, most)
+        return epochs.run_epochs(step, num_steps, len(report.STEP_METRICS), self._continues, before, most)
 
-    def _num_steps(self, plan: Minibatches, num_epochs: int | None = None) -> int:
-        count = tf.get_static_value(plan.count)
-        if count is None:
-            raise ValueError(
-                "experience has an unknown number of steps, expected a known one under a tf.distribute strategy."
-            )
-        return int((plan.order.shape[0] if num_epochs is None else num_epochs) * count)
+    @functools.cached_property
+    def _replica_steps(self) -> ReplicaSteps:
+        compute = functools.partial(self._step, guard=Guard.SKIP, optimizer=None)
+        return ReplicaSteps(self._optimizer, compute, self._loop)
 
     def _continues(self, step_report: tf.Tensor) -> tf.Tensor:
         """Whether the policy was still near the one that collected, before the step with this report."""
         limit = _KL_LIMIT * self.config.target_kl
         return tf.constant(True) if limit == 0 else ~(report.entry(step_report, "approx_kl") > limit)
 
-    def _step(
-        self, minibatch: TrainingBatch, prepared: TrainingBatch, epoch: Tensor, guard: Guard
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Takes one gradient step; returns its report and whether it was sound."""
-        with self._recording(epoch):
+    def _step(self, batch: Batch, plan: Minibatches, index: Tensor, guard: Guard, optimizer: Any | None) -> Computed:
+        """Takes one gradient step from rows, or all of them prepared; returns report, soundness and gradients."""
+        rows, whole = batch
+        minibatch = rows if whole else minibatches.select_minibatch(rows, plan, index)
+        prepared = whole or batches.prepared(minibatch)
+        with self._recording(index // plan.count):
             result, gradients_and_variables, is_sound = gradients.gradient_step(
                 lambda: self._methods.evaluate(prepared, True),
                 self._methods.trained_variables(),
-                self._optimizer,
+                optimizer,
                 self.config.gradient_clipping,
                 guard,
                 self._methods.network_state(),
@@ -308,7 +304,7 @@ class Update:
         if self._is_series:
             self._methods.adapt_beta(minibatch)
         self._variables.train_step.assign_add(1)
-        return report.of_step(result), is_sound
+        return report.of_step(result), is_sound, gradients_and_variables
 
     def _recording(self, epoch: Tensor) -> contextlib.AbstractContextManager[None]:
         """As in TF-Agents, only the first and the last epoch are summarised."""
@@ -346,14 +342,3 @@ class Update:
             self._methods.update_normalizers(trajectory)
         else:
             guards.apply(Guard.SKIP, ~is_undone, lambda: self._methods.update_normalizers(trajectory))
-
-
-def _compiled(
-    function: Callable[..., Any], arguments: tuple[Any, ...], jit: bool, checks_operations: bool
-) -> Callable[..., Any]:
-    """A function that XLA compiles, with `checks_operations` only if it is known to have its operations."""
-    if checks_operations and jit:
-        plain = tf.function(function, autograph=False).get_concrete_function(*arguments)
-        jit = xla_operations.are_known(plain)
-    compiled: Callable[..., Any] = tf.function(function, jit_compile=jit, autograph=False)
-    return compiled

@@ -5,6 +5,7 @@ There an error of the compiler comes when nobody can catch it and take the plain
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -31,6 +32,17 @@ def are_known(function: Any) -> bool:
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for nested in graph.library.function for node in nested.node_def)]
     return all(node.op in _KNOWN and not _has_strings(node) for node in nodes)
+
+
+def compiled(
+    function: Callable[..., Any], arguments: tuple[Any, ...], jit: bool, checks_operations: bool
+) -> Callable[..., Any]:
+    """A function that XLA compiles, with `checks_operations` only if it is known to have its operations."""
+    if checks_operations and jit:
+        plain = tf.function(function, autograph=False).get_concrete_function(*arguments)
+        jit = are_known(plain)
+    result: Callable[..., Any] = tf.function(function, jit_compile=jit, autograph=False)
+    return result
 
 
 def _has_strings(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Which rows of an experience count, and moments over just those rows.
+"""Which rows of an experience count, and moments over just those rows; under a tf.distribute strategy, of all replicas.
 
 Rows follow TF-Agents' `Trajectory`: a *boundary row* (step type LAST, next step type FIRST) lies between two
 episodes and holds the final observation of the first. Only a *transition*, a row whose action was carried out in the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 from tf_agents.trajectories import StepType
 
+from ppo_agent.common import replicas
 from ppo_agent.common.types import Nest, Tensor
 
 
@@ -71,10 +72,14 @@ def balanced_weights(mask: Tensor) -> tf.Tensor:
         mask: bool or float mask of any shape, N entries.
 
     Returns:
-        float32 `mask * N / sum(mask)`, same shape; zeros where no row is valid.
+        float32 `mask * N / sum(mask)`, same shape; zeros where no row is valid. With several replicas, the mean over
+        them of such means is that over the valid rows of all: N / sum(mask) is number of replicas * N / sum over all.
     """
     mask = tf.cast(mask, tf.float32)
-    return tf.math.divide_no_nan(mask, tf.reduce_mean(mask))
+    if replicas.count() == 1:
+        return tf.math.divide_no_nan(mask, tf.reduce_mean(mask))
+    num_rows = tf.cast(tf.size(mask), tf.float32)
+    return tf.math.divide_no_nan(mask * num_rows, replicas.mean(tf.reduce_sum(mask)))
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> tf.Tensor:
@@ -148,10 +153,11 @@ def _mean_and_deviations(values: Tensor, mask: Tensor, near: Tensor | None = Non
     zeros = tf.zeros_like(values)
     if near is None:
         near = tf.reduce_min(tf.where(valid, values, values.dtype.max))
-    near = tf.stop_gradient(near)
+    near = replicas.smallest(tf.stop_gradient(near))
     distances = tf.where(valid, values - near, zeros)
     mean_distance = _sum_over_count(distances, valid)
-    mean = tf.where(tf.reduce_any(valid), near + mean_distance, tf.zeros([], values.dtype))
+    is_any = tf.reduce_any(valid) if replicas.count() == 1 else near != values.dtype.max
+    mean = tf.where(is_any, near + mean_distance, tf.zeros([], values.dtype))
     return mean, tf.where(valid, distances - mean_distance, zeros)
 
 
@@ -159,11 +165,14 @@ def _sum_over_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
     """Sum of all entries over the number of valid rows, 0 where there is none."""
     # In float32, as `balanced_weights` counts: XLA makes one operation of the two.
     count = tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.float32))
-    return tf.reduce_sum(values) / tf.cast(tf.maximum(count, 1.0), values.dtype)
+    total, count = replicas.total((tf.reduce_sum(values), count))
+    return total / tf.cast(tf.maximum(count, 1.0), values.dtype)
 
 
 def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:
     """Overwrites invalid rows with a copy of the first valid one, so that nothing in them can reach a gradient.
+
+    A replica without a valid row takes another replica's.
 
     Zeros would not do: a standard deviation of 0 makes a log-probability infinite, and infinite times a weight of 0
     is NaN.
@@ -183,4 +192,12 @@ def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:
         replaced = tf.gather(tf.reshape(tensor, [-1, *tensor.shape[2:]]), source)
         return tf.ensure_shape(tf.reshape(replaced, tf.concat([shape, tensor.shape[2:]], axis=0)), tensor.shape)
 
-    return tf.nest.map_structure(replace, nest)
+    replaced = tf.nest.map_structure(replace, nest)
+    return replaced if replicas.count() == 1 else _of_others_if_none(replaced, tf.reduce_any(flat_mask))
+
+
+def _of_others_if_none(nest: Nest, is_any: tf.Tensor) -> Nest:
+    """All rows a copy of another replica's first row, unless there is a valid row here."""
+    first = tf.nest.map_structure(lambda tensor: tf.convert_to_tensor(tensor)[0, 0], nest)
+    other = replicas.from_any(first, is_any)
+    return tf.nest.map_structure(lambda own, row: tf.where(is_any, own, row), nest, other)

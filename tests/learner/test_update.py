@@ -141,21 +141,6 @@ def test_run_epochs_reports_the_last_step_and_the_mean_and_counts_the_skipped(so
     np.testing.assert_allclose(result.last, [good[-1], 2] if good else [np.nan] * 2)
     np.testing.assert_allclose(result.means, [np.mean(good), 2] if good else [np.nan] * 2)
     assert (result.taken, result.skipped, result.skipped_in_a_row) == expected
-    if not most:
-        unrolled = epochs.run_unrolled(step, 5, 2, before)
-        tf.nest.map_structure(np.testing.assert_allclose, unrolled, result)
-
-
-def test_replicas_need_a_known_number_of_steps():
-    agent = helpers.make_agent()
-
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
-    def run(count):
-        return agent._update._num_steps(minibatches.Minibatches(2, True, tf.zeros([3, 0]), 4, count))
-
-    with pytest.raises(ValueError, match="unknown number of steps"):
-        run(tf.constant(2))
-    assert agent._update._num_steps(minibatches.Minibatches(2, True, tf.zeros([3, 0]), 4, tf.constant(2))) == 6
 
 
 # Minibatches in `train`.

@@ -1,9 +1,6 @@
 """The agent in pipelines of TF-Agents' own drivers, replay buffers, learners and distribution strategies."""
 
 import contextlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import helpers
@@ -171,20 +168,3 @@ def test_under_a_one_device_strategy(rng):
     actual = strategy.run(tf.function(agent.train, autograph=False), args=(experience,))
     actual = tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], actual)
     np.testing.assert_allclose(tf.nest.flatten(actual), tf.nest.flatten(expected), rtol=1e-4, atol=1e-5)
-
-
-def test_under_mirrored_strategies(tmp_path):
-    program = Path(__file__).with_name("mirrored.py")
-    path = os.pathsep.join([str(program.parents[1]), *sys.path])
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": path}
-    result = subprocess.run(
-        [sys.executable, str(program)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=environment,
-        cwd=tmp_path,
-    )
-    assert result.returncode == 0, result.stderr[-5000:]
-    assert "replicas agree with one agent" in result.stdout
