@@ -85,3 +85,30 @@ def random_actions(workload: Workload, rng: np.random.Generator, *outer: int) ->
     if workload.images:
         return rng.integers(0, IMAGE_ACTIONS, outer)
     return rng.standard_normal((*outer, ACTION_SIZE), dtype=np.float32)
+
+
+class PositionsAndVelocities(gym.ObservationWrapper):
+    """A MuJoCo environment whose observation is a mapping of `position` and `velocity`, for actors that see one."""
+
+    def __init__(self, env: gym.Env) -> None:
+        """Wraps an environment whose last `nv` entries of the observation are the velocities."""
+        super().__init__(env)
+        nv = self._velocities = env.unwrapped.model.nv
+        low, high = env.observation_space.low, env.observation_space.high
+        parts = {"position": (low[:-nv], high[:-nv]), "velocity": (low[-nv:], high[-nv:])}
+        self.observation_space = gym.spaces.Dict({name: gym.spaces.Box(*part) for name, part in parts.items()})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """Cuts the observation in two."""
+        position, velocity = np.split(observation.astype(np.float32), [-self._velocities])
+        return {"position": position, "velocity": velocity}
+
+
+def make_parts(env_name: str, **keywords: Any) -> gym.Env:
+    """Makes an environment with positions and velocities apart."""
+    return PositionsAndVelocities(gym.make(env_name, **keywords))
+
+
+for _name in ("HalfCheetah", "Hopper"):
+    _maker = functools.partial(make_parts, f"{_name}-v5")
+    gym.register(f"{_name}Parts-v5", _maker, max_episode_steps=1000, disable_env_checker=True)

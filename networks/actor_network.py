@@ -46,6 +46,8 @@ class ActorNetwork(base.ObservationNetwork):
         conv_layers: (filters, kernel size, stride) of each convolution on images; `None` chooses by their size.
         observation_and_action_constraint_splitter: TF-Agents' function from an observation, or its spec, to the
             network's observation and the mask.
+        observation_keys: keys of a mapping (of what is left without the mask) that the network sees; None for all. An
+            exported policy asks for those of the actor only.
 
     Raises:
         ValueError: if a spec has no encoder or no head, with the reason.
@@ -69,11 +71,12 @@ class ActorNetwork(base.ObservationNetwork):
         embedding_size: int | None = None,
         conv_layers: images.ConvLayers | None = None,
         observation_and_action_constraint_splitter: action_masks.Splitter | None = None,
+        observation_keys: Sequence[str] | None = None,
     ) -> None:
         seeds = initializers.SeedSource(seed, "actor")
         make_encoder = encoders.encoder_maker(encoder, fc_layers, activation, embedding_size, conv_layers, seeds)
         splitter = observation_and_action_constraint_splitter
-        super().__init__(observation_spec, make_encoder, memory, splitter, name)
+        super().__init__(observation_spec, make_encoder, memory, splitter, name, observation_keys)
         action_spec = tensor_spec.from_spec(action_spec)
         _, mask_spec = action_masks.split(self.input_tensor_spec, splitter)
         self.heads = heads.make_heads(action_spec, seeds, initial_log_std, state_dependent_std, squash, mask_spec)

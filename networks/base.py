@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -12,7 +12,7 @@ from tf_agents.trajectories import StepType
 
 from ppo_agent.common import action_masks, shared_results
 
-from .inputs import cast_to_spec, check_fits, network_input_spec, to_rows
+from .inputs import cast_to_spec, check_fits, network_input_spec, select_keys, to_rows
 
 
 class Features(NamedTuple):
@@ -42,9 +42,11 @@ class ObservationNetwork(network.Network):
         splitter: TF-Agents' `observation_and_action_constraint_splitter`; `None` splits the mask off where the
             observation is a mapping of `observation` and `action_mask`.
         name: of the network.
+        observation_keys: keys of a mapping that the encoder sees, which may be others in actor and value network; None
+            for all.
 
     Raises:
-        ValueError: if a leaf of the spec has no encoder, with the reason.
+        ValueError: if a leaf of the spec has no encoder, with the reason; if there are no such keys.
         TypeError: if `memory` is no memory, or the encoder no Keras layer.
     """
 
@@ -55,12 +57,15 @@ class ObservationNetwork(network.Network):
         memory: Any = None,
         splitter: action_masks.Splitter | None = None,
         name: str | None = None,
+        observation_keys: Sequence[str] | None = None,
     ) -> None:
         input_spec = network_input_spec(observation_spec, splitter)
         _check_memory(memory)
         super().__init__(input_spec, () if memory is None else memory.state_spec, name)
         self.splitter = splitter
-        self.encoder = encoder(action_masks.split(input_spec, splitter)[0])
+        self.observation_keys = None if observation_keys is None else tuple(observation_keys)
+        seen, _ = action_masks.split(input_spec, splitter)
+        self.encoder = encoder(select_keys(seen, self.observation_keys))
         _check_encoder(self.encoder)
         self.memory = memory
 
@@ -97,6 +102,7 @@ class ObservationNetwork(network.Network):
     def features(self, observation: Any, step_type: Any, network_state: Any) -> Features:
         """Encodes observations [B, ...] or [B, T, ...]; see `Features`."""
         inputs, mask, outer = to_rows(observation, self.input_tensor_spec, self.splitter)
+        inputs = select_keys(inputs, self.observation_keys)
         rows = shared_results.remembered(self.encoder, observation, lambda: _encode(self.encoder, inputs))
         if self.memory is None:
             return Features(rows, mask, outer, ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,22 @@ def _leaf_input_spec(spec: tf.TypeSpec) -> tf.TypeSpec:
         largest = min(observation_kinds.largest_pixel(spec), 254)
         return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, largest, spec.name)
     return tf.TensorSpec(spec.shape, tf.float32, spec.name)
+
+
+def select_keys(observation: Any, keys: Sequence[str] | None) -> Any:
+    """The entries of a mapping with these keys, of an observation or its spec without the mask; all of it for None.
+
+    Raises:
+        ValueError: it is no mapping, or has no such key.
+    """
+    if keys is None:
+        return observation
+    known = list(observation) if isinstance(observation, Mapping) else []
+    unknown = [key for key in keys if key not in known]
+    if unknown or not keys:
+        expected = f"some of {', '.join(map(str, known))}" if known else "None: the observation is no mapping"
+        raise ValueError(f"observation_keys is {tuple(keys)}, expected {expected}.")
+    return {key: observation[key] for key in known if key in keys}
 
 
 def check_fits(observation_spec: Any, input_spec: Any) -> None:

@@ -31,6 +31,7 @@ class ValueNetwork(base.ObservationNetwork):
         embedding_size: length of the trained vector for each observed category; `None` for one-hot vectors.
         conv_layers: (filters, kernel size, stride) of each convolution on images; `None` chooses by their size.
         observation_and_action_constraint_splitter: as in `ActorNetwork`.
+        observation_keys: as in `ActorNetwork`; may be others there, so that values are predicted from more.
 
     Raises:
         ValueError: if a spec has no encoder, with the reason.
@@ -50,10 +51,12 @@ class ValueNetwork(base.ObservationNetwork):
         embedding_size: int | None = None,
         conv_layers: images.ConvLayers | None = None,
         observation_and_action_constraint_splitter: action_masks.Splitter | None = None,
+        observation_keys: Sequence[str] | None = None,
     ) -> None:
         seeds = initializers.SeedSource(seed, "value")
         make_encoder = encoders.encoder_maker(encoder, fc_layers, activation, embedding_size, conv_layers, seeds)
-        super().__init__(observation_spec, make_encoder, memory, observation_and_action_constraint_splitter, name)
+        splitter = observation_and_action_constraint_splitter
+        super().__init__(observation_spec, make_encoder, memory, splitter, name, observation_keys)
         self.value_layer = initializers.dense(1, initializers.VALUE_GAIN, seeds(), name="value")
 
     def call(

@@ -251,7 +251,7 @@ def is_within(metadata: Any, value: Any) -> bool:
     """Whether a value is one that a field's metadata allows, None aside."""
     kind, limits = metadata["kind"], metadata["limits"]
     if kind is str:
-        return isinstance(value, str) and value in limits["choices"]
+        return isinstance(value, str) and value in limits.get("choices", (value,))
     if kind is bool:  # Texts such as "False" are true.
         may_be_int = not metadata["may_be_none"]
         return isinstance(value, (bool, np.bool_)) or (may_be_int and isinstance(value, int) and value in (0, 1))
@@ -265,7 +265,7 @@ def expectation(metadata: Any) -> str:
     """What a field's metadata allows, for errors."""
     kind, limits = metadata["kind"], metadata["limits"]
     if kind is str:
-        return " or ".join(limits["choices"])
+        return " or ".join(limits.get("choices", ["a text"]))
     if kind is bool:
         return "None, True or False" if metadata["may_be_none"] else "True or False"
     if kind is int:

@@ -19,7 +19,8 @@ Nests stay nests in these methods. In the signatures of the same names (`serving
 `observation`, `action`, `distribution_logits`, `policy_state` and so on if they are single tensors, else
 `observation_KEY`, with one more `_KEY` for every level and the index where the nest is a tuple or list. The resets have
 no signatures. `metadata.json` in the folder tells the specs of all of it. `sample`, `distribution` and `log_prob` are
-there if the policy tells its distribution, and `value` if it is a `PPOPolicy`.
+there if the policy tells its distribution, and `value` if it is a `PPOPolicy`. Of an observation whose entries the
+actor network does not see all (`observation_keys`), the policy asks for those that it sees, and has no `value`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import tensorflow as tf
 from tf_agents.policies import policy_saver, tf_policy
 
 from ppo_agent.common.types import Nest
-from ppo_agent.export import files, metadata, naming
+from ppo_agent.export import actor_keys, files, metadata, naming
 from ppo_agent.export.distribution_kinds import Kind
 from ppo_agent.export.policy_functions import PolicyFunctions, reset_state
 
@@ -65,6 +66,7 @@ def export_policy(
     """
     _check_policy(policy)
     target = files.check_folder(directory)
+    policy = actor_keys.narrowed(policy)
     module, signatures, kinds = _make_module(policy)
     document = metadata.describe(policy, signatures, kinds, environment, evaluation)
 
@@ -87,7 +89,7 @@ def export_policy_saver(policy: tf_policy.TFPolicy, directory: str | os.PathLike
     """
     _check_policy(policy)
     target = files.check_folder(directory)
-    saver = policy_saver.PolicySaver(policy)
+    saver = policy_saver.PolicySaver(actor_keys.narrowed(policy))
     files.write_folder(target, saver.save)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import tensorflow as tf
 from tf_agents.policies import greedy_policy, tf_policy
 from tf_agents.trajectories import StepType
 from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import nest_utils
 
 from ppo_agent.agent import PPOAgent
 from ppo_agent.common import host_calls
 from ppo_agent.common.types import Array, Nest
 from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
+from ppo_agent.export import actor_keys
 
 
 class Actor:
@@ -37,7 +39,7 @@ class Actor:
         self, observation: Nest, state: Nest = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Nest, Nest]:
         """See `Trainer.predict`."""
-        time_step, is_single = self._time_step(observation, state, episode_start)
+        time_step, is_single = self._time_step(self._completed(observation), state, episode_start)
         policy = self._on_arrays.get(deterministic)
         if policy is None:
             policy = self._on_arrays[deterministic] = ArrayPolicy(self._policies[deterministic])
@@ -55,7 +57,7 @@ class Actor:
 
     def action_probability(self, observation: Nest, actions: Nest = None, logp: bool = False) -> Nest:
         """See `Trainer.action_probability`."""
-        time_step, is_single = self._time_step(observation)
+        time_step, is_single = self._time_step(self._completed(observation))
         distributions = self._distribution_of(host_calls.to_tensors(time_step))
         if actions is None:
             found = tf.nest.map_structure(_describe, distributions)
@@ -89,6 +91,17 @@ class Actor:
         policy = self._agent.collect_policy
         state = policy.get_initial_value_state(tf.shape(time_step.step_type)[0])
         return policy.apply_value_network(time_step.observation, time_step.step_type, state)[0]
+
+    def _completed(self, observation: Nest) -> Nest:
+        """An observation with zeros for what only the value network sees, where that is missing."""
+        keys = actor_keys.actor_keys(self._agent.collect_policy)
+        if keys is None or not isinstance(observation, Mapping):
+            return observation
+        spec = actor_keys.select(self._spec, keys)
+        found = nest_utils.prune_extra_keys(spec, observation)
+        leaf, leaf_spec = tf.nest.flatten(found)[0], tf.nest.flatten(spec)[0]
+        outer = np.shape(leaf)[: np.ndim(leaf) - leaf_spec.shape.rank]
+        return actor_keys.completed(observation, self._spec, tf.constant(outer, tf.int32))
 
     def _time_step(self, observation: Nest, state: Nest = None, episode_start: Any = None) -> tuple[ts.TimeStep, bool]:
         """A batch of time steps, and whether the observation was a single one."""

@@ -11,7 +11,7 @@ from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest
 from ppo_agent.networks import ActorNetwork, FeatureLayers, GRUMemory, LSTMMemory, ValueNetwork, shared_networks
 from ppo_agent.networks.encoders import ObservationEncoder
-from ppo_agent.networks.inputs import network_input_spec
+from ppo_agent.networks.inputs import network_input_spec, select_keys
 from ppo_agent.training.settings import Settings
 
 
@@ -38,11 +38,18 @@ def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings)
         return shared_networks(
             observation_spec, action_spec, settings.actor_fc_layers, activation, memory=_make_memory(settings), **head
         )
-    actor_memory, value_memory = _make_memory(settings), _make_memory(settings)
-    actor_net = ActorNetwork(
-        observation_spec, action_spec, settings.actor_fc_layers, activation, memory=actor_memory, **head
+    of_actor, of_value = (
+        {"memory": _make_memory(settings), "observation_keys": keys} for keys in _observation_keys(settings)
     )
-    return actor_net, ValueNetwork(observation_spec, settings.value_fc_layers, activation, memory=value_memory)
+    actor_net = ActorNetwork(observation_spec, action_spec, settings.actor_fc_layers, activation, **of_actor, **head)
+    return actor_net, ValueNetwork(observation_spec, settings.value_fc_layers, activation, **of_value)
+
+
+def _observation_keys(settings: Settings) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """What actor and value network see of a mapping."""
+    texts = (settings.actor_observation_keys, settings.value_observation_keys)
+    actor, value = (tuple(key.strip() for key in text.split(",")) if text else None for text in texts)
+    return actor, value
 
 
 def _with_feature_layers(
@@ -51,8 +58,8 @@ def _with_feature_layers(
     """Networks with layer normalisation, or with shared layers in front of their own."""
     network_spec, _ = action_masks.split(network_input_spec(observation_spec))
 
-    def make_encoder() -> tf.keras.layers.Layer:
-        return ObservationEncoder(network_spec, ())
+    def make_encoder(keys: tuple[str, ...] | None = None) -> tf.keras.layers.Layer:
+        return ObservationEncoder(select_keys(network_spec, keys), ())
 
     def on_top(encoder: tf.keras.layers.Layer, units: tuple[int, ...]) -> FeatureLayers:
         return FeatureLayers(encoder, units, settings.activation, layer_norm=settings.layer_norm)
@@ -65,9 +72,13 @@ def _with_feature_layers(
         below = on_top(make_encoder(), settings.shared_fc_layers)
         encoders = [on_top(below, units) for units in (settings.actor_fc_layers, settings.value_fc_layers)]
     else:
-        encoders = [on_top(make_encoder(), units) for units in (settings.actor_fc_layers, settings.value_fc_layers)]
-    actor_net = ActorNetwork(observation_spec, action_spec, encoder=encoders[0], memory=_make_memory(settings), **head)
-    return actor_net, ValueNetwork(observation_spec, encoder=encoders[1], memory=_make_memory(settings))
+        layers = zip(_observation_keys(settings), (settings.actor_fc_layers, settings.value_fc_layers), strict=True)
+        encoders = [on_top(make_encoder(keys), units) for keys, units in layers]
+    of_actor, of_value = (
+        {"encoder": encoder, "memory": _make_memory(settings), "observation_keys": keys}
+        for encoder, keys in zip(encoders, _observation_keys(settings), strict=True)
+    )
+    return ActorNetwork(observation_spec, action_spec, **of_actor, **head), ValueNetwork(observation_spec, **of_value)
 
 
 def _make_memory(settings: Settings) -> tf.keras.layers.Layer | None:

@@ -13,6 +13,7 @@ from google.protobuf import message
 from tensorflow.core.protobuf import saved_model_pb2
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import StepType
+from tf_agents.utils import nest_utils
 
 from ppo_agent.common.environment_options import ATARI_PREFIX
 from ppo_agent.common.types import Nest
@@ -117,9 +118,13 @@ class _SavedAct:
         self._policy, self._batch_size = policy, batch_size
         self._is_recurrent = hasattr(policy, "initial_state")
         self._state: Nest = policy.initial_state(tf.constant(batch_size)) if self._is_recurrent else ()
+        given, named = policy.action.concrete_functions[0].structured_input_signature
+        self._spec = given[0] if given else named["observation"]
 
     def __call__(self, time_step: Any) -> Nest:
-        observation = tf.nest.map_structure(tf.constant, time_step.observation)
+        # A policy may ask for less than the environment observes.
+        seen = nest_utils.prune_extra_keys(self._spec, time_step.observation)
+        observation = tf.nest.map_structure(tf.constant, seen)
         if self._is_recurrent:
             self._state = self._policy.reset_state(self._state, tf.constant(time_step.step_type == StepType.FIRST))
             action, self._state = self._policy.action(observation, self._state)

@@ -29,7 +29,9 @@ def define_flag(
 ) -> None:
     """Defines a flag of the kind and the limits that a field's metadata has."""
     kind, limits = field.metadata["kind"], field.metadata["limits"]
-    if kind is str:
+    if kind is str and "choices" not in limits:
+        flags.DEFINE_string(name, default, text, flag_values=flag_values)
+    elif kind is str:
         flags.DEFINE_enum(name, default, limits["choices"], text, flag_values=flag_values)
     elif kind is bool:
         flags.DEFINE_bool(name, default, text, flag_values=flag_values)

@@ -19,6 +19,7 @@ ACTIVATIONS = ("tanh", "relu", "elu", "swish", "gelu", "selu", "softplus", "leak
 MEMORIES = ("lstm", "gru")
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
+_KEYS = "keys, with commas between them, of an observation that is a mapping; empty: all of them; what is seen by the"
 _SHAPES = f"linear, cosine: falls to 0 over the run; warmup_: rises from 0 over the first {WARMUP:.0%} of it before"
 
 
@@ -152,6 +153,8 @@ class Settings:
     shared_fc_layers: tuple[int, ...] = _setting(
         (), "units of hidden layers that policy and value function share, in front of their own, as in 64,64"
     )
+    actor_observation_keys: str = _setting("", f"{_KEYS} policy; an exported policy asks for these only")
+    value_observation_keys: str = _setting("", f"{_KEYS} value function")
     activation: str = _setting("tanh", "of the hidden layers", choices=ACTIVATIONS)
     layer_norm: bool = _setting(False, "layer normalisation behind each hidden layer, before its activation")
     orthogonal_init: bool = _setting(True, "orthogonal initial kernels; else Glorot's uniform ones")
@@ -274,6 +277,12 @@ def _check_use(settings: Settings, given: Mapping[str, Any]) -> None:
     for name in _OF_MEMORIES:
         if name in given and not settings.recurrent:
             raise ValueError(f"{name} is given without recurrent, expected it with recurrent networks only.")
+    for name in ("actor_observation_keys", "value_observation_keys"):
+        if getattr(settings, name) and (settings.shared_torso or settings.shared_fc_layers):
+            raise ValueError(
+                f"{name} is {getattr(settings, name)!r}, expected '' with a shared torso or shared layers, which "
+                "see what both networks see."
+            )
     if settings.shared_torso and settings.shared_fc_layers:
         raise ValueError(
             f"shared_fc_layers is {settings.shared_fc_layers} with shared_torso, expected one of them: a shared torso "

@@ -39,6 +39,8 @@ def bounds_hold(chosen):
             assert field.metadata["may_be_none"]
         elif "choices" in limits:
             assert value in limits["choices"]
+        elif field.metadata["kind"] is str:
+            assert isinstance(value, str)
         else:
             low, high = limits.get("lower_bound", -1e300), limits.get("upper_bound", 1e300)
             assert isinstance(value, tuple) or low <= value <= high, name
