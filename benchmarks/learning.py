@@ -1,14 +1,16 @@
 """Trains environments with their presets, several seeds each, and keeps what came out.
 
-    python -m benchmarks.learning --environments=CartPole-v1,Acrobot-v1 --seeds=3
-    python -m benchmarks.learning --suite=mujoco --jobs=2
-    python -m benchmarks.learning --suite=atari --total_environment_steps=300000
-    python -m benchmarks.learning --variant=stable_baselines3 --environments=CartPole-v1,LunarLander-v3,Hopper-v5
-    python -m benchmarks.learning --variant=without_1 --environments=CartPole-v1
+    make learning TASKS=mujoco SEEDS=10
+    python -m benchmarks.learning --tasks=CartPole-v1,Acrobot-v1 --seeds=3
+    python -m benchmarks.learning --tasks=mujoco --jobs=2
+    python -m benchmarks.learning --tasks=HalfCheetah-v5,Ant-v5,Humanoid-v5 --variant=presets_3m
+    python -m benchmarks.learning --tasks=atari --total_environment_steps=300000
+    python -m benchmarks.learning --variant=stable_baselines3 --tasks=CartPole-v1,LunarLander-v3,Hopper-v5
+    python -m benchmarks.learning --variant=without_1 --tasks=CartPole-v1
 
 Each run is a process with one thread for each library, `--jobs` of them at a time: `ppo-train`, or another program
 (`--variant`) that writes the same files. Flags that are not known here are passed on. A run that is done is not done
-again: the same command goes on where it was ended. Everything lies in `build/learning/VARIANT/ENVIRONMENT/SEED`;
+again: the same command continues where it was ended. Everything lies in `build/learning/VARIANT/ENVIRONMENT/SEED`;
 `python -m benchmarks.learning_report` makes the report of it.
 """
 
@@ -19,14 +21,17 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import metadata, util
 
 from benchmarks import virtual_environments
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = ROOT / "build" / "learning"
+ORIGIN = "origin.json"
 
 SUITES = {
     "classic": ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
@@ -40,16 +45,22 @@ SUITES = {
         "InvertedPendulum-v5",
         "InvertedDoublePendulum-v5",
         "Ant-v5",
+        "Humanoid-v5",
+        "HumanoidStandup-v5",
     ),
     "atari": ("ALE/Pong-v5",),
 }
-PRESETS, PEER = "presets", "stable_baselines3"
+PRESETS, LONG, PEER = "presets", "presets_3m", "stable_baselines3"
 # Of `benchmarks.ablation`, which is not imported here because it imports TensorFlow.
 ABLATIONS = ("nothing", "1", "2", "minibatch_statistics", "3", "4")
 WITHOUT = "without_"
-VARIANTS = (PRESETS, PEER, *(WITHOUT + name for name in ABLATIONS))
-# More episodes than `ppo-train` evaluates by itself, because the report compares means.
-_EVALUATED_EPISODES = 100
+VARIANTS = (PRESETS, LONG, PEER, *(WITHOUT + name for name in ABLATIONS))
+# What a variant adds to the presets.
+_FLAGS = {LONG: ("--total_environment_steps=3000000",)}
+_EVALUATED_EPISODES = 20
+# Iterations between evaluations in MuJoCo's tasks, 51,200 steps: others publish the best one of a training.
+_EVALUATION_INTERVAL = 25
+_PACKAGES = ("tensorflow", "gymnasium", "mujoco", "numpy")
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
 
 
@@ -64,7 +75,7 @@ def program(variant: str) -> list[str]:
     Raises:
         UnavailableError: the peer cannot be installed.
     """
-    if variant == PRESETS:
+    if variant in (PRESETS, LONG):
         return [sys.executable, "-m", "ppo_agent.train"]
     if variant == PEER:
         return [virtual_environments.python_of(PEER), "-m", "benchmarks.peers.sb3_learning"]
@@ -87,6 +98,8 @@ def train(variant: str, environment: str, seed: int, flags: Sequence[str], episo
     root_dir = folder(variant, environment, seed)
     if _is_finished(root_dir):
         return f"{variant}, {environment} {seed}: done before"
+    evaluates = environment in SUITES["mujoco"] and variant != PEER
+    flags = [*([f"--eval_interval={_EVALUATION_INTERVAL}"] if evaluates else []), *_FLAGS.get(variant, ()), *flags]
     command = [*program(variant), f"--env_name={environment}", f"--seed={seed}", *flags]
     if (root_dir / "checkpoints").exists():
         command.append("--resume")
@@ -96,7 +109,22 @@ def train(variant: str, environment: str, seed: int, flags: Sequence[str], episo
             [*command, f"--root_dir={root_dir}", "--progress=false", f"--num_eval_episodes={episodes}"],
             check=False, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **_ONE_THREAD},
         )  # fmt: skip
+    if ended.returncode == 0:
+        (root_dir / ORIGIN).write_text(json.dumps(origin()) + "\n")
     return f"{variant}, {environment} {seed}: exit status {ended.returncode}"
+
+
+def origin() -> dict[str, str]:
+    """What a run was made with: the commit of this checkout, `+` for changes on top, and versions of packages."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    commit = subprocess.run(git, check=False, capture_output=True, text=True).stdout.strip()  # noqa: S603 - As above.
+    found = {name: metadata.version(name) for name in _PACKAGES if util.find_spec(name) is not None}
+    return {"commit": commit, "versions": " ".join(f"{name} {version}" for name, version in found.items())}
+
+
+def tasks(names: str) -> list[str]:
+    """The environments of a text: names of suites and gymnasium ids with commas or blanks between them."""
+    return [task for name in re.split(r"[,\s]+", names) if name for task in SUITES.get(name, (name,))]
 
 
 def _is_finished(root_dir: pathlib.Path) -> bool:
@@ -108,16 +136,15 @@ def _is_finished(root_dir: pathlib.Path) -> bool:
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--environments", default="", help="gymnasium ids, with commas between them")
-    parser.add_argument("--suite", choices=sorted(SUITES), help="a group of environments")
+    parser.add_argument("--tasks", default="", help=f"gymnasium ids, or {', '.join(SUITES)}; commas between them")
     parser.add_argument("--variant", choices=VARIANTS, default=PRESETS, help="what trains")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every environment: seeds 0, 1, ...")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time")
     parser.add_argument("--episodes", type=int, default=_EVALUATED_EPISODES, help="of each evaluation")
     arguments, flags = parser.parse_known_args()
-    environments = [*SUITES.get(arguments.suite, ()), *filter(None, arguments.environments.split(","))]
+    environments = tasks(arguments.tasks)
     if not environments:
-        parser.error("nothing to train: give --environments or --suite")
+        parser.error("tasks is empty, expected environments or suites: give --tasks")
     program(arguments.variant)  # Makes the peer's virtual environment once.
     pairs = [(environment, seed) for seed in range(arguments.seeds) for environment in environments]
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:

@@ -3,8 +3,9 @@
     python -m benchmarks.learning_report
 
 Writes `results.csv` (a row for each run), the tables in `README.md` (between its markers) and a picture of learning
-curves for each environment. The interquartile mean and its bootstrapped interval are those that Agarwal et al. (2021,
-https://arxiv.org/abs/2108.13264) recommend for few runs.
+curves for each environment that was run. Rows of earlier reports stay, but for environments that were run anew. The
+interquartile mean and its bootstrapped interval are those that Agarwal et al. (2021, https://arxiv.org/abs/2108.13264)
+recommend for few runs.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ class Published(NamedTuple):
         zoo: of rl-zoo's PPO (stable-baselines3, one run), None if there is none.
         zoo_std: standard deviation over the episodes of its evaluation.
         tf_agents: of TF-Agents' own PPO (three runs, one million steps), None if there is none.
+        tianshou: of Tianshou's PPO, the best of a training of one million steps (ten runs), None if there is none.
     """
 
     zoo: float | None
     zoo_std: float | None = None
     tf_agents: float | None = None
+    tianshou: float | None = None
 
 
 PUBLISHED = {
@@ -53,14 +56,15 @@ PUBLISHED = {
     "LunarLander": Published(242.0, 32.0),
     "LunarLanderContinuous": Published(271.0, 32.0),
     "BipedalWalker": Published(213.0, 129.0),
-    "HalfCheetah": Published(5819.0, 664.0, 4239.0),
-    "Hopper": Published(2410.0, 10.0, 2530.0),
-    "Walker2d": Published(3479.0, 822.0, 2971.0),
-    "Swimmer": Published(281.6, 9.7, 46.87),
-    "Reacher": Published(None, None, -7.71),
-    "InvertedPendulum": Published(None, None, 1000.0),
-    "InvertedDoublePendulum": Published(None, None, 9353.0),
-    "Ant": Published(1327.0, 452.0),
+    "HalfCheetah": Published(5819.0, 664.0, 4239.0, 5784.0),
+    "Hopper": Published(2410.0, 10.0, 2530.0, 2609.0),
+    "Walker2d": Published(3479.0, 822.0, 2971.0, 3589.0),
+    "Swimmer": Published(281.6, 9.7, 46.87, 67.0),
+    "Reacher": Published(None, None, -7.71, -4.1),
+    "InvertedPendulum": Published(None, None, 1000.0, 1000.0),
+    "InvertedDoublePendulum": Published(None, None, 9353.0, 9231.0),
+    "Ant": Published(1327.0, 452.0, None, 3258.0),
+    "Humanoid": Published(None, None, None, 787.0),
 }
 
 
@@ -69,7 +73,7 @@ class Run(NamedTuple):
 
     Attributes:
         environment: its name.
-        result: contents of result.json.
+        result: contents of result.json, what the run was made with, and the best of its evaluations.
         steps: environment steps after each iteration in which an episode ended.
         returns: mean return of the training episodes of each of these.
     """
@@ -81,6 +85,12 @@ class Run(NamedTuple):
 
 
 Runs = Mapping[str, Sequence[Run]]  # By environment, in the order of their seeds.
+Row = Mapping[str, Any]  # Of results.csv.
+Rows = Mapping[str, Sequence[Row]]
+COLUMNS = ("variant", "env_name", "seed", "environment_steps", "eval_return_mean", "eval_return_std",
+           "num_eval_episodes", "best_eval_return_mean", "final_train_return_mean", "wall_time_s", "steps_per_second",
+           "commit", "versions")  # fmt: skip
+_TEXTS = ("variant", "env_name", "commit", "versions")
 
 
 def read_runs(folder: pathlib.Path) -> dict[str, list[Run]]:
@@ -94,11 +104,26 @@ def read_runs(folder: pathlib.Path) -> dict[str, list[Run]]:
 
 
 def _read_run(folder: pathlib.Path) -> Run:
-    result = json.loads((folder / "result.json").read_text())
+    result = {**json.loads((folder / "result.json").read_text()), **_origin(folder), **_best(folder)}
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["episode_return_mean"] not in ("", "nan")]
     steps = np.array([float(row["environment_steps"]) for row in rows])
     return Run(result["env_name"], result, steps, np.array([float(row["episode_return_mean"]) for row in rows]))
+
+
+def _origin(folder: pathlib.Path) -> dict[str, str]:
+    path = folder / learning.ORIGIN
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _best(folder: pathlib.Path) -> dict[str, float]:
+    """The best evaluation of a training; nothing where there was only one."""
+    path = folder / "evaluations.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        means = [float(row["return_mean"]) for row in csv.DictReader(file)]
+    return {"best_eval_return_mean": max(means)} if len(means) > 1 else {}
 
 
 def interquartile_mean(values: Any, axis: int = -1) -> Any:
@@ -115,30 +140,33 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
     return tuple(map(float, bootstrapped.confidence_interval))
 
 
-def evaluations(runs: Sequence[Run]) -> list[float]:
-    """The mean return of each run's policy after training."""
-    return [run.result["eval_return_mean"] for run in runs]
+def numbers(rows: Iterable[Row], column: str) -> list[float]:
+    """The numbers of a column, without those that are missing."""
+    return [row[column] for row in rows if row.get(column) is not None]
 
 
-def results_table(presets: Runs, peer: Runs) -> list[str]:
+def results_table(presets: Rows, peer: Rows) -> list[str]:
     """Lines of the table of presets, a row for each environment."""
     lines = _head("environment", "steps", "seeds", "mean ± std over seeds", "interquartile mean [95 %]",
-                  "minutes a run", "rl-zoo (1 run)", "TF-Agents (3 runs)",
-                  "stable-baselines3 here (seeds)")  # fmt: skip
-    for environment, runs in sorted(presets.items()):
-        means = evaluations(runs)
+                  "best of a training", "minutes a run", "Tianshou (10 runs, best of a training)", "rl-zoo (1 run)",
+                  "TF-Agents (3 runs)", "stable-baselines3 here (seeds)")  # fmt: skip
+    for environment, rows in sorted(presets.items()):
+        means, best = numbers(rows, "eval_return_mean"), numbers(rows, "best_eval_return_mean")
         low, high = interval(means)
         published = PUBLISHED.get(_name(environment), Published(None))
+        others = numbers(peer.get(environment, ()), "eval_return_mean")
         cells = [
             environment,
-            f"{max(run.result['environment_steps'] for run in runs):,}",
-            str(len(runs)),
+            f"{max(numbers(rows, 'environment_steps')):,.0f}",
+            str(len(rows)),
             _plus_minus(means),
             f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}]",
-            f"{np.median([run.result['wall_time_s'] for run in runs]) / 60:.1f}",
+            _plus_minus(best) if len(best) == len(rows) else "",
+            f"{np.median(numbers(rows, 'wall_time_s')) / 60:.1f}",
+            "" if published.tianshou is None else f"{published.tianshou:,.1f}",
             "" if published.zoo is None else f"{published.zoo:,.1f} ± {published.zoo_std:,.1f}",
             "" if published.tf_agents is None else f"{published.tf_agents:,.1f}",
-            f"{_plus_minus(evaluations(peer[environment]))} ({len(peer[environment])})" if environment in peer else "",
+            f"{_plus_minus(others)} ({len(others)})" if others else "",
         ]
         lines.append(_row(*cells))
     return lines
@@ -213,16 +241,48 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, kernel, mode="same") / np.convolve(np.ones(len(values)), kernel, mode="same")
 
 
-def write_csv(variants: Mapping[str, Runs], path: pathlib.Path) -> None:
+def rows_of(variants: Mapping[str, Runs]) -> dict[str, dict[str, list[Row]]]:
+    """The rows of results.csv by variant and environment."""
+    return {
+        variant: {name: [{"variant": variant, **run.result} for run in runs] for name, runs in environments.items()}
+        for variant, environments in variants.items()
+    }
+
+
+def read_csv(path: pathlib.Path) -> dict[str, dict[str, list[Row]]]:
+    """The rows of an earlier report; an empty cell is None."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    if not path.exists():
+        return found
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            typed = {name: _typed(name, cell) for name, cell in row.items()}
+            found.setdefault(row["variant"], {}).setdefault(row["env_name"], []).append(typed)
+    return found
+
+
+def _typed(name: str, cell: str) -> Any:
+    if name in _TEXTS or not cell:
+        return cell or None
+    return int(cell) if cell.isdigit() else float(cell)
+
+
+def merged(
+    earlier: Mapping[str, Mapping[str, list[Row]]], runs: Mapping[str, Mapping[str, list[Row]]]
+) -> dict[str, dict[str, list[Row]]]:
+    """The rows of earlier reports with those of new runs in place of all earlier ones of the same environment."""
+    names = [name for name in learning.VARIANTS if name in earlier or name in runs]
+    return {name: dict(sorted({**earlier.get(name, {}), **runs.get(name, {})}.items())) for name in names}
+
+
+def write_csv(variants: Mapping[str, Rows], path: pathlib.Path) -> None:
     """Writes a row for each run."""
-    names = ["variant", "env_name", "seed", "environment_steps", "eval_return_mean", "eval_return_std",
-             "num_eval_episodes", "final_train_return_mean", "wall_time_s", "steps_per_second"]  # fmt: skip
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        for variant, environments in variants.items():
-            for runs in environments.values():
-                writer.writerows({"variant": variant, **run.result} for run in runs)
+        for environments in variants.values():
+            for rows in environments.values():
+                writer.writerows(rows)
 
 
 def put_between_markers(text: str, name: str, lines: Sequence[str]) -> str:
@@ -234,18 +294,22 @@ def put_between_markers(text: str, name: str, lines: Sequence[str]) -> str:
 def main() -> None:
     """Writes the report."""
     variants = {name: runs for name in learning.VARIANTS if (runs := read_runs(learning.RUNS / name))}
-    if not variants:
+    if not variants and not (DOCS / "results.csv").exists():
         raise SystemExit(f"there is no finished run in {learning.RUNS}, expected some: run benchmarks.learning first.")
     presets, peer = (variants.get(name, {}) for name in (learning.PRESETS, learning.PEER))
     games = {name: runs for name, runs in presets.items() if name.startswith("ALE/")}
-    ablations = {name: runs for name, runs in variants.items() if name not in (learning.PRESETS, learning.PEER)}
+    ablations = {name: runs for name, runs in variants.items() if name.startswith(learning.WITHOUT)}
+    DOCS.mkdir(parents=True, exist_ok=True)
+    rows = merged(read_csv(DOCS / "results.csv"), rows_of(variants))
+    of_presets, of_peer = (rows.get(name, {}) for name in (learning.PRESETS, learning.PEER))
+    no_games = {name: group for name, group in of_presets.items() if not name.startswith("ALE/")}
     tables = {
-        "results": results_table({name: runs for name, runs in presets.items() if name not in games}, peer),
+        "results": results_table(no_games, of_peer),
+        "long": results_table(rows.get(learning.LONG, {}), {}),
         "games": progress_table(games),
         "ablations": ablation_table(ablations),
     }
-    DOCS.mkdir(parents=True, exist_ok=True)
-    write_csv(variants, DOCS / "results.csv")
+    write_csv(rows, DOCS / "results.csv")
     for environment, runs in presets.items():
         groups = {_LABELS[learning.PRESETS]: runs}
         if environment in peer:

@@ -22,8 +22,10 @@ def test_a_run_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(learning, "RUNS", tmp_path)
     assert learning.train(learning.PRESETS, "CartPole-v1", 4, TINY) == "presets, CartPole-v1 4: exit status 0"
     (run,) = learning_report.read_runs(tmp_path / "presets")["CartPole-v1"]
-    assert (run.environment, run.result["seed"], run.result["num_eval_episodes"]) == ("CartPole-v1", 4, 100)
+    assert (run.environment, run.result["seed"], run.result["num_eval_episodes"]) == ("CartPole-v1", 4, 20)
     assert len(run.steps) == len(run.returns) >= 1
+    assert run.result["commit"]
+    assert f"numpy {np.__version__}" in run.result["versions"]
     assert learning.train(learning.PRESETS, "CartPole-v1", 4, TINY) == "presets, CartPole-v1 4: done before"
 
 
@@ -55,6 +57,7 @@ def write_run(folder: Path, environment: str, seed: int, mean: float) -> None:
     result = {"env_name": environment, "seed": seed, "environment_steps": 1000 + seed, "eval_return_mean": mean,
               "wall_time_s": 90.0, "steps_per_second": 12.0}  # fmt: skip
     (root_dir / "result.json").write_text(json.dumps(result))
+    (root_dir / "evaluations.csv").write_text(f"environment_steps,return_mean\n500,{mean + seed}\n1000,{mean}\n")
     rows = "\n".join(f"{steps},{steps / 2}" for steps in range(100, 5000, 100))
     (root_dir / "metrics.csv").write_text(f"environment_steps,episode_return_mean\n50,nan\n{rows}\n")
 
@@ -74,8 +77,8 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learning_report.main()
     text = (docs / "README.md").read_text()
     assert (
-        "| CartPole-v1 | 1,001 | 2 | 490.0 ± 10.0 | 490.0 [480.0, 500.0] | 1.5 | 500.0 ± 0.0 |  | 470.0 ± 0.0 (1) |"
-        in text
+        "| CartPole-v1 | 1,001 | 2 | 490.0 ± 10.0 | 490.0 [480.0, 500.0] | 490.5 ± 10.5 | 1.5 |  | 500.0 ± 0.0 |  | "
+        "470.0 ± 0.0 (1) |" in text
     )
     assert "| ALE/Pong-v5 | 0 | 1,000 | 525.00 | 1975.00 | -20.00 | 12 |" in text
     assert "| 2 | 1,250.0 [1,250.0, 1,250.0] (1) |" in text
@@ -85,6 +88,29 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len((docs / "results.csv").read_text().splitlines()) == 6
     for name in ("CartPole-v1", "ALE_Pong-v5"):
         assert (docs / f"{name}.png").stat().st_size < 200_000
+
+
+def test_rows_of_earlier_reports_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, docs = tmp_path / "runs", tmp_path / "docs"
+    docs.mkdir()
+    (docs / "README.md").write_text("<!-- results -->\n<!-- end -->\n")
+    monkeypatch.setattr(learning_report, "DOCS", docs)
+    for name, environments in (("before", ("Hopper-v5", "Ant-v5")), ("now", ("Ant-v5",))):
+        monkeypatch.setattr(learning, "RUNS", runs / name)
+        for environment in environments:
+            for seed in range(2 if name == "before" else 1):
+                write_run(runs / name / "presets", environment, seed, 1000.0 if name == "before" else 2000.0)
+        learning_report.main()
+    text = (docs / "README.md").read_text()
+    assert "| Hopper-v5 | 1,001 | 2 | 1,000.0 ± 0.0 |" in text
+    assert "| Ant-v5 | 1,000 | 1 | 2,000.0 ± 0.0 |" in text
+    assert "| 3,258.0 | 1,327.0 ± 452.0 |" in text
+    assert len((docs / "results.csv").read_text().splitlines()) == 4
+
+
+def test_tasks_are_suites_and_environments() -> None:
+    assert learning.tasks("classic, Hopper-v5 Ant-v5") == [*learning.SUITES["classic"], "Hopper-v5", "Ant-v5"]
+    assert learning.tasks("") == []
 
 
 def test_names_of_ablations_are_those_of_the_script() -> None:
