@@ -50,6 +50,14 @@ class ObservationNetwork(network.Network):
         TypeError: if `memory` is no memory, or the encoder no Keras layer.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> ObservationNetwork:
+        """Refuses a tf.Graph, in which Keras would change the class for good and so invalidate all other networks."""
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                raise ValueError(f"{cls.__name__} is called in a tf.Graph, expected eager execution.")
+        new: ObservationNetwork = super().__new__(cls, *args, **kwargs)
+        return new
+
     def __init__(
         self,
         observation_spec: Any,

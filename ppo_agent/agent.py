@@ -9,7 +9,6 @@ import tensorflow as tf
 from tf_agents.agents import data_converter
 from tf_agents.agents.tf_agent import LossInfo, TFAgent
 from tf_agents.networks import network
-from tf_agents.policies import greedy_policy
 from tf_agents.trajectories import TimeStep, Trajectory
 
 from ppo_agent import construction, summaries, update_methods
@@ -17,6 +16,7 @@ from ppo_agent.common import shared_results
 from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.configurable import configurable
 from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.not_copied import NotCopied
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig, document_keywords
 from ppo_agent.learner import experience_checks, optimizers, report, schedule_feed, statistics, targets
@@ -26,6 +26,7 @@ from ppo_agent.maths import returns as return_ops
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.maths.schedules import Scheduled
 from ppo_agent.objective import Objective
+from ppo_agent.policy import GreedyPPOPolicy
 from ppo_agent.protected_attributes import add_protected_attributes
 
 __all__ = ["PPOAgent", "PPOLossInfo"]
@@ -33,7 +34,7 @@ __all__ = ["PPOAgent", "PPOLossInfo"]
 
 @configurable("tf_agents.agents.ppo.ppo_agent")
 @add_protected_attributes
-class PPOAgent(TFAgent):
+class PPOAgent(NotCopied, TFAgent):
     """Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347).
 
     Takes the keywords of TF-Agents 0.19.0's `PPOAgent` in their order and with their defaults. `train` runs all
@@ -104,7 +105,7 @@ class PPOAgent(TFAgent):
         super().__init__(
             time_step_spec,
             action_spec,
-            greedy_policy.GreedyPolicy(policy) if greedy_eval else policy,
+            GreedyPPOPolicy(policy) if greedy_eval else policy,
             collect_policy,
             train_sequence_length=None,
             training_data_spec=construction.training_data_spec(config, collect_policy),

@@ -18,7 +18,7 @@ from ppo_agent.common.action_masks import Splitter
 from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig
-from ppo_agent.learner import optimizers, report
+from ppo_agent.learner import experience_checks, optimizers, report
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 from ppo_agent.policy import PPOPolicy
 
@@ -30,8 +30,11 @@ def check_arguments(given: Mapping[str, Any], config: PPOConfig) -> None:
     time_step_spec, optimizer = given["time_step_spec"], given["optimizer"]
     splitter = given["observation_and_action_constraint_splitter"]
     writes_summaries = given["debug_summaries"] or given["summarize_grads_and_vars"]
+    if not tf.executing_eagerly():
+        experience_checks.check_caller("PPOAgent")
     if not isinstance(time_step_spec, TimeStep):
         raise TypeError(f"time_step_spec is {type(time_step_spec).__name__}, expected a TimeStep of specs.")
+    _check_reward_spec(time_step_spec.reward)
     optimizers.check(optimizer)
     if config.learning_rate_kl_target > 0 and optimizers.learning_rate_variable(optimizer) is None:
         raise ValueError(
@@ -45,6 +48,13 @@ def check_arguments(given: Mapping[str, Any], config: PPOConfig) -> None:
             "jit_compile is True, expected None or False with check_numerics, debug_summaries or "
             "summarize_grads_and_vars: XLA has no such operations."
         )
+
+
+def _check_reward_spec(spec: Nest) -> None:
+    leaves = tf.nest.flatten(spec)
+    if len(leaves) != 1 or tuple(leaves[0].shape) != () or not tf.as_dtype(leaves[0].dtype).is_floating:
+        shapes = ", ".join(f"{tf.as_dtype(leaf.dtype).name} of shape {tuple(leaf.shape)}" for leaf in leaves)
+        raise ValueError(f"time_step_spec.reward is {shapes or 'empty'}, expected a floating-point scalar.")
 
 
 def check_networks(nets: Networks, config: PPOConfig) -> None:

@@ -18,7 +18,16 @@ from typing import Any
 from absl import flags
 
 from ppo_agent import _stack
-from ppo_agent.training.command_line import OK, FlagError, define_common_flags, mistakes_are_flag_errors, run, say
+from ppo_agent.training import setting_flags
+from ppo_agent.training.command_line import (
+    OK,
+    FlagError,
+    define_common_flags,
+    find_modules_here,
+    mistakes_are_flag_errors,
+    run,
+    say,
+)
 from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-export"
@@ -27,6 +36,7 @@ _FORMATS = ["saved_model", "tflite", "tflite_int8", "onnx", "numpy"]
 
 def cli() -> None:
     """Runs the program and exits with its status."""
+    find_modules_here()
     sys.exit(main())
 
 
@@ -56,7 +66,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("env_name", "", "Environment to verify in; empty: that of the run or the policy.", **own)
     flags.DEFINE_integer("num_observations", 10_000, "Of episodes, to compare on.", lower_bound=1, **own)
     flags.DEFINE_integer("num_eval_episodes", 20, "To reach a return in.", lower_bound=1, **own)
-    flags.DEFINE_integer("seed", 0, "Of the episodes.", lower_bound=0, upper_bound=2**31 - 1, **own)
+    setting_flags.define_integer(values, "seed", 0, "Of the episodes.", lower_bound=0, upper_bound=2**31 - 1)
     define_common_flags(values)
     return values
 

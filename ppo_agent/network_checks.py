@@ -60,7 +60,9 @@ def create_variables(
         return net.create_variables(observation_spec)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         reason, spec = str(error).strip().splitlines()[0], " ".join(str(observation_spec).split())
-        raise ValueError(f"{name} does not accept observations of the spec {spec}: {reason}") from error
+        raise ValueError(
+            f"{name} does not accept observations of the spec {spec}: {reason}{_keras_policy()}"
+        ) from error
 
 
 def _check_input(name: str, net: network.Network, observation_spec: Nest) -> None:
@@ -93,10 +95,14 @@ def check_output(name: str, output_spec: Nest, expected_name: str, expected: Nes
     try:
         distribution_utils.assert_specs_are_compatible(output_spec, expected, "")
     except (ValueError, TypeError) as error:
-        policy = tf.keras.mixed_precision.global_policy().name
-        reason = "" if policy == "float32" else f" (Keras' dtype policy is {policy}, expected float32)"
-        raise ValueError(f"{name} emits {found}, expected {expected_name}: {expected}{reason}.") from error
+        raise ValueError(f"{name} emits {found}, expected {expected_name}: {expected}{_keras_policy()}.") from error
     _check_range(name, output_spec, expected_name, expected)
+
+
+def _keras_policy() -> str:
+    """What to add to a sentence about dtypes; empty with Keras' usual policy."""
+    policy = tf.keras.mixed_precision.global_policy().name
+    return "" if policy == "float32" else f" (Keras' dtype policy is {policy}, expected float32)"
 
 
 def _check_range(name: str, output_spec: Nest, expected_name: str, expected: Nest) -> None:

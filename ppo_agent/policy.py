@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 from tf_agents.networks import network
-from tf_agents.policies import actor_policy
+from tf_agents.policies import actor_policy, greedy_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import TimeStep, policy_step
 from tf_agents.utils import nest_utils, tensor_normalizer
@@ -14,13 +14,44 @@ from tf_agents.utils import nest_utils, tensor_normalizer
 from ppo_agent.common import action_masks, shared_results
 from ppo_agent.common.configurable import configurable
 from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.not_copied import NotCopied
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.network_checks import check_is_network, check_output, create_variables, splitter_of
 
 
+class _Checked(NotCopied):
+    """A policy that checks time steps itself, in one sentence; TF-Agents lets no class override these two methods."""
+
+    def action(self, time_step: TimeStep, policy_state: Nest = (), seed: Any = None) -> policy_step.PolicyStep:
+        """As in TF-Agents.
+
+        Args:
+            time_step: tensors [B, ...].
+            policy_state: tensors [B, ...]; () for a policy without a state.
+            seed: of the random numbers.
+
+        Raises:
+            TypeError: `time_step` is no TimeStep.
+            ValueError: observations that do not fit, or have no batch dimension; with eager execution, a discrete
+                action outside its range. In a graph that cannot be raised, and the nearest one inside is taken.
+        """
+        self._check_time_step(time_step)
+        step: policy_step.PolicyStep = super().action(time_step, policy_state, seed)  # type: ignore[misc]
+        return step
+
+    def distribution(self, time_step: TimeStep, policy_state: Nest = ()) -> policy_step.PolicyStep:
+        """As in TF-Agents; arguments and errors as for `action`."""
+        self._check_time_step(time_step)
+        step: policy_step.PolicyStep = super().distribution(time_step, policy_state)  # type: ignore[misc]
+        return step
+
+    def _check_time_step(self, time_step: Any) -> None:
+        raise NotImplementedError
+
+
 @configurable("tf_agents")
-class PPOPolicy(actor_policy.ActorPolicy):
+class PPOPolicy(_Checked, actor_policy.ActorPolicy):
     """An `ActorPolicy` that stores with every action what PPO needs to learn from it.
 
     The policy info holds `dist_params`, the parameters of the distribution that the action was drawn from,
@@ -182,10 +213,18 @@ class PPOPolicy(actor_policy.ActorPolicy):
             variables += tf.nest.flatten(self._observation_normalizer.variables)
         return variables
 
+    def _check_time_step(self, time_step: Any) -> None:
+        """Raises TypeError or ValueError unless this is a TimeStep with a batch of observations."""
+        if not isinstance(time_step, TimeStep):
+            found = "None" if time_step is None else type(time_step).__name__
+            raise TypeError(f"time_step is {found}, expected a TimeStep.")
+        self._check_observation.check_batch(time_step.observation)
+
     def _action(self, time_step: TimeStep, policy_state: Nest, seed: Any = None) -> policy_step.PolicyStep:
         step = super()._action(time_step, policy_state, seed)
-        if tf.executing_eagerly():
-            _check_choices(step.action, self.action_spec)
+        if not tf.executing_eagerly():
+            return step._replace(action=tf.nest.map_structure(_into_range, step.action, self.action_spec))
+        _check_choices(step.action, self.action_spec)
         return step
 
     # What `drivers.array_policies.seeded_actions` asks for: actions are drawn from the distributions, as usual.
@@ -219,6 +258,13 @@ class PPOPolicy(actor_policy.ActorPolicy):
         return policy_step.PolicyStep(distributions, new_state or (), info or ())
 
 
+class GreedyPPOPolicy(_Checked, greedy_policy.GreedyPolicy):
+    """TF-Agents' `GreedyPolicy` of a `PPOPolicy`, which checks what it is given as that one does."""
+
+    def _check_time_step(self, time_step: Any) -> None:
+        self.wrapped_policy._check_time_step(time_step)
+
+
 def _zero_state(net: network.Network, batch_size: Tensor | None) -> Nest:
     return tensor_spec.zero_spec_nest(net.state_spec, outer_dims=None if batch_size is None else [batch_size])
 
@@ -234,3 +280,8 @@ def _check_choices(actions: Nest, action_spec: Nest) -> None:
                 f"action is {value.tolist()}, expected values from {spec.minimum} to {spec.maximum}: the observations "
                 "or the actor network's weights are not finite."
             )
+
+
+def _into_range(action: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    """Discrete actions within their bounds, others as they are."""
+    return tf.clip_by_value(action, spec.minimum, spec.maximum) if spec.dtype.is_integer else action

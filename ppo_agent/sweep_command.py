@@ -25,6 +25,7 @@ from ppo_agent.training.command_line import (
     Interrupted,
     RunError,
     define_common_flags,
+    find_modules_here,
     mistakes_are_flag_errors,
     run,
     say,
@@ -40,6 +41,7 @@ _OWN = ("seed", "root_dir", "resume", "progress")
 
 def cli() -> None:
     """Runs the program and exits with its status."""
+    find_modules_here()
     sys.exit(main())
 
 

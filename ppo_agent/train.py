@@ -73,7 +73,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "preset", presets.AUTO, "auto: of the environment, or general ones; none; a name; or a JSON file.", **own
     )
-    flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED, **own)
+    setting_flags.define_integer(values, "seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED)
     setting_flags.define_flags(values)
     flags.DEFINE_bool(
         "resume",

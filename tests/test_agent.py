@@ -1,5 +1,8 @@
 """The agent as a whole: what is easy to miss in TF-Agents' PPOAgent, the metrics of `train`, and its state."""
 
+import copy
+import pickle
+
 import helpers
 import numpy as np
 import oracles
@@ -293,3 +296,66 @@ def test_check_numerics_of_tensorflow_finds_nothing_in_healthy_data(rng):
     without = helpers.make_agent(**CLIP, **NO_KL)
     without.train(experience)
     assert np.isnan([without.train_metrics()[n] for n in ("adaptive_kl_beta", "mean_kl_divergence")]).all()
+
+
+@pytest.mark.parametrize(
+    ("reward", "found"),
+    [
+        (tf.TensorSpec([3], tf.float32), r"float32 of shape \(3,\)"),
+        (tf.TensorSpec([1], tf.float32), r"float32 of shape \(1,\)"),
+        (tf.TensorSpec([], tf.int32), r"int32 of shape \(\)"),
+        ((tf.TensorSpec([], tf.float32),) * 2, r"float32 of shape \(\), float32 of shape \(\)"),
+        ((), "empty"),
+    ],
+)
+def test_rewards_are_scalars(reward, found):
+    message = rf"^time_step_spec.reward is {found}, expected a floating-point scalar\.$"
+    with pytest.raises(ValueError, match=message):
+        helpers.make_agent(nets=helpers.make_networks(), time_step_spec=helpers.TIME_STEP._replace(reward=reward))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, pickle.dumps, lambda x: copy.deepcopy({"it": [x]})], ids=str
+)
+@pytest.mark.parametrize("part", ["agent", "policy", "collect_policy"])
+def test_copies_are_refused_in_one_sentence(copied, part, rng):
+    agent = helpers.make_agent(**CLIP)
+    with pytest.raises(TypeError, match=r"(copied|pickled or copied), expected to be created again: its variables"):
+        copied(agent if part == "agent" else getattr(agent, part))
+    assert np.isfinite(agent.train(helpers.make_experience(agent, rng)).loss)
+
+
+def test_graphs_of_tensorflow_1_are_refused(rng):
+    agent = helpers.make_agent(**CLIP, eager=False)
+    rows = helpers.make_experience(agent, rng)
+    arrays, nets = helpers.numpy_experience(rows), helpers.make_networks()
+    with tf.Graph().as_default():
+        with pytest.raises(ValueError, match=r"^PPOAgent is called in a tf.Graph, expected eager execution"):
+            ppo_agent.PPOAgent(helpers.TIME_STEP, helpers.CONTINUOUS, actor_net=nets[0], value_net=nets[1])
+        with pytest.raises(ValueError, match=r"^ActorNetwork is called in a tf.Graph, expected eager execution"):
+            helpers.make_networks()
+        for call in (agent.train, agent.loss):
+            with pytest.raises(ValueError, match=r"^train is called in a tf.Graph, expected eager execution"):
+                call(arrays)
+    assert np.isfinite(agent.train(rows).loss)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"minibatch_size": 8}])
+def test_xla_around_train_is_refused(rng, keywords):
+    agent = helpers.make_agent(**CLIP, eager=False, **keywords)
+    rows = helpers.make_experience(agent, rng)
+    before = helpers.state_of(agent)
+    with pytest.raises(ValueError, match=r"train is called in a function with jit_compile=True, expected one without"):
+        tf.function(agent.train, jit_compile=True)(rows)
+    helpers.assert_same_state(helpers.state_of(agent), before)
+
+
+@pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("kind", ["ours", "legacy", "rnn"])
+def test_other_precisions_of_keras_are_named(policy, kind):
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        with pytest.raises(ValueError, match=rf"\(Keras' dtype policy is {policy}, expected float32\)"):
+            helpers.make_agent(kind)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")

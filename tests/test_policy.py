@@ -206,6 +206,80 @@ def test_a_policy_without_finite_outputs_chooses_nothing_outside_its_range(spec,
         assert ((action >= spec.minimum) & (action <= spec.maximum)).all()
 
 
+@pytest.mark.parametrize("spec", ACTION_RANGES.values(), ids=list(ACTION_RANGES))
+@pytest.mark.parametrize("jit", [False, True])
+def test_in_a_function_it_chooses_the_nearest_inside(spec, jit):
+    """Nothing can be raised there: a categorical of NaNs is drawn as the category behind the last one."""
+    observation_spec = tf.TensorSpec([3], tf.float32)
+    networks = ActorNetwork(observation_spec, spec, (4,)), ValueNetwork(observation_spec, (4,))
+    policy = PPOPolicy(ts.time_step_spec(observation_spec), spec, *networks, clip=False)
+    act = tf.function(policy.action, jit_compile=jit, autograph=False)
+    action = act(ts.restart(tf.fill([50, 3], np.nan), 50)).action.numpy()
+    assert ((action >= spec.minimum) & (action <= spec.maximum)).all()
+    healthy = ts.restart(tf.random.normal([200, 3]), 200)
+    drawn = np.unique(act(healthy).action)
+    assert drawn.min() >= spec.minimum.min()
+    assert len(drawn) > 1
+
+
+@pytest.mark.parametrize(
+    ("time_step", "found"),
+    [
+        (None, "None"),
+        (np.zeros([1, 3], np.float32), "ndarray"),
+        ({"observation": 0.0}, "dict"),
+        ((1, 2, 3, 4), "tuple"),
+    ],
+)
+@pytest.mark.parametrize("name", ["policy", "collect_policy"])
+def test_what_is_no_time_step(name, time_step, found):
+    policy = getattr(helpers.make_agent(), name)
+    for call in (policy.action, policy.distribution):
+        with pytest.raises(TypeError, match=rf"^time_step is {found}, expected a TimeStep\.$"):
+            call(time_step)
+
+
+NESTED_OBSERVATION = {"a": tf.TensorSpec([2], tf.float32), "b": tf.TensorSpec([], tf.float32)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "observation", "message"),
+    [
+        (
+            helpers.OBSERVATION,
+            np.zeros(3, np.float32),
+            r"observation is of shape \(3,\), expected \[B, 3\] with a batch",
+        ),
+        (helpers.OBSERVATION, np.zeros([5, 4], np.float32), r"observation is of shape \(5, 4\), expected shape"),
+        (helpers.OBSERVATION, None, "observation is None"),
+        (tf.TensorSpec([], tf.float32), np.float32(1.0), r"observation is of shape \(\), expected \[B\] with a batch"),
+        (
+            NESTED_OBSERVATION,
+            {"a": np.zeros([4, 2], np.float32), "b": np.float32(1.0)},
+            r"observation leaf 'b' is of shape \(\), expected \[B\] with a batch dimension in front",
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_function", [False, True])
+def test_observations_without_a_batch_dimension(spec, observation, message, in_function):
+    networks = ActorNetwork(spec, helpers.DISCRETE, (4,)), ValueNetwork(spec, (4,))
+    policy = PPOPolicy(ts.time_step_spec(spec), helpers.DISCRETE, *networks)
+    time_step = ts.restart(observation)
+    calls = (policy.action, policy.distribution)
+    if in_function:
+        calls = [tf.function(lambda step, call=call: call(step).action, autograph=False) for call in calls]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call(time_step)
+
+
+def test_sequences_of_observations_have_distributions():
+    """TF-Agents' own agent asks for those of whole rollouts [B, T, ...]."""
+    agent = helpers.make_agent()
+    step = ts.TimeStep(*(tf.zeros([4, 6], t) for t in (tf.int32, tf.float32, tf.float32)), tf.zeros([4, 6, 3]))
+    assert agent.collect_policy.distribution(step).action.batch_shape[:2] == [4, 6]
+
+
 def test_keras_dtype_policy_is_named():
     observation_spec = tf.TensorSpec([3], tf.float32)
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")

@@ -214,7 +214,10 @@ def _reason(env_id: str, error: Exception) -> str:
     if isinstance(error, (gym.error.DependencyNotInstalled, ModuleNotFoundError)) and (extra := _extra(env_id)):
         return f'which needs a package that is not installed: run pip install "ppo-agent[{extra}]".'
     if isinstance(error, (gym.error.DependencyNotInstalled, ImportError)):
-        return f"which cannot be imported: {_first_sentence(error)}"
+        where = ""
+        if isinstance(error, ModuleNotFoundError) and ":" in env_id:
+            where = " (modules are looked for in the current folder, on PYTHONPATH and among what is installed)"
+        return f"which cannot be imported: {_first_sentence(error).rstrip('.')}{where}."
     return f"expected an environment that gymnasium knows: {_first_sentence(error)}"
 
 

@@ -65,6 +65,25 @@ class NestCheck:
                 expected = str((*outer, *inner)).replace("Ellipsis", "...")
                 raise ValueError(f"{self._called(path)} is {found}, expected shape {expected}.")
 
+    def check_batch(self, values: Nest) -> None:
+        """Checks structure and shapes of a nest with one or more batch dimensions.
+
+        Args:
+            values: the nest; tensors of unknown rank pass.
+
+        Raises:
+            ValueError: it does not fit, or has no batch dimension.
+        """
+        self.check_shapes(values, ...)
+        for leaf, (path, spec) in zip(tf.nest.flatten(values), self._leaves, strict=True):
+            shape = leaf.shape if hasattr(leaf, "shape") else np.shape(leaf)
+            known = not isinstance(shape, tf.TensorShape) or shape.rank is not None
+            if known and len(shape) == spec.shape.rank:
+                expected, found = ", ".join(["B", *map(str, spec.shape.as_list())]), tuple(shape)
+                raise ValueError(
+                    f"{self._called(path)} is of shape {found}, expected [{expected}] with a batch dimension in front."
+                )
+
     def _flat(self, values: Nest) -> list[Any]:
         try:
             tf.nest.assert_same_structure(self._spec, values)

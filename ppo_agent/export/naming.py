@@ -57,7 +57,8 @@ def flat_signature(function: Callable[..., Any], arguments: Mapping[str, Nest], 
     specs = {name: leaf for argument, spec in arguments.items() for name, leaf in flat(argument, spec).items()}
 
     def signature(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        leaves = iter([inputs[name] for name in specs])
+        # TensorFlow does not look at the shapes that signatures are called with; this names the input and both shapes.
+        leaves = iter([tf.ensure_shape(inputs[name], spec.shape, name) for name, spec in specs.items()])
         found = function(*(tf.nest.map_structure(lambda _: next(leaves), nest) for nest in nests))
         found = found if len(results) > 1 else (found,)
         return {key: leaf for name, nest in zip(results, found, strict=True) for key, leaf in flat(name, nest).items()}

@@ -13,7 +13,7 @@ from tf_agents.utils import common, nest_utils
 from ppo_agent.common.types import Nest
 from ppo_agent.export import distribution_kinds
 from ppo_agent.maths import distributions
-from ppo_agent.policy import PPOPolicy
+from ppo_agent.policy import GreedyPPOPolicy, PPOPolicy
 
 
 class PolicyFunctions:
@@ -30,7 +30,7 @@ class PolicyFunctions:
 
     def __init__(self, policy: tf_policy.TFPolicy) -> None:
         self._policy = policy
-        self._is_greedy = type(policy) is greedy_policy.GreedyPolicy
+        self._is_greedy = type(policy) in (greedy_policy.GreedyPolicy, GreedyPPOPolicy)
         self._drawn = policy.wrapped_policy if self._is_greedy else policy
         self._has_state = bool(tf.nest.flatten(policy.policy_state_spec))
         self.kinds: list[distribution_kinds.Kind] = []

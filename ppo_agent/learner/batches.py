@@ -219,6 +219,14 @@ def flatten_time(batch: TrainingBatch) -> TrainingBatch:
     return tf.nest.map_structure(lambda tensor: tf.reshape(tensor, [-1, 1, *tensor.shape[2:]]), batch)
 
 
+def valid_steps(batch: TrainingBatch) -> TrainingBatch:
+    """The steps that count, as rows of a single step [N, 1, ...]; the first one where none does, so that N is not 0."""
+    mask = tf.reshape(batch.mask, [-1])
+    is_first = tf.range(tf.size(mask)) == 0
+    rows = tf.where(mask | (is_first & ~tf.reduce_any(mask)))[:, 0]
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), flatten_time(batch))
+
+
 def pad_rows(batch: TrainingBatch, axis: int, size: Tensor) -> TrainingBatch:
     """Appends rows that do not count, so that a compiled update sees few different shapes.
 

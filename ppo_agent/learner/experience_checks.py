@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 from tf_agents.trajectories import Trajectory, Transition
 from tf_agents.utils import nest_utils
 
@@ -39,6 +40,8 @@ def checked(
         ValueError: it does not fit the spec, is too short, smaller than a minibatch, has no step that counts, or step
             types or discrete actions outside their range; or weights of another shape.
     """
+    if not tf.executing_eagerly():
+        check_caller("train")
     check_kind(experience)
     trajectory = as_tensors(experience if isinstance(experience, Trajectory) else as_trajectory(experience), spec)
     batch_size, length = trajectory.step_type.shape
@@ -50,6 +53,27 @@ def checked(
     check_minibatch_size(config.minibatch_size, num_rows, "sequences" if is_recurrent else "steps")
     weights = batches.as_weights(weights, trajectory.step_type)
     return experience_values.checked(trajectory, weights, spec.action, config.compute_value_and_advantage_in_train)
+
+
+def check_caller(name: str) -> None:
+    """Checks the graph that something is called in.
+
+    Args:
+        name: of what is called, for the message.
+
+    Raises:
+        ValueError: a tf.Graph, or a function that XLA compiles.
+    """
+    with tf.init_scope():
+        is_eager = tf.executing_eagerly()
+    if not is_eager:
+        raise ValueError(f"{name} is called in a tf.Graph, expected eager execution or a tf.function.")
+    graph = tf.compat.v1.get_default_graph()
+    if control_flow_util.GraphOrParentsInXlaContext(graph):
+        raise ValueError(
+            f"{name} is called in a function with jit_compile=True, expected one without: it deals out the steps that "
+            "count, whose number XLA does not know; PPOAgent(jit_compile=True) compiles its gradient steps."
+        )
 
 
 def check_kind(experience: Any) -> None:

@@ -151,6 +151,7 @@ def deal_out(
     capacity: Tensor | None = None,
     is_padded: bool = False,
     drops_remainder: bool = False,
+    leaves_out_invalid: bool = False,
 ) -> tuple[TrainingBatch, Minibatches]:
     """Makes rows of a batch, and a plan of gradient steps from them.
 
@@ -164,12 +165,13 @@ def deal_out(
         is_padded: see `Minibatches`.
         drops_remainder: whether it is that of the full minibatches which all rows would make, valid or not, as in
             TF-Agents' PPOLearner.
+        leaves_out_invalid: whether single steps that do not count are taken out of a batch that is used as a whole.
 
     Returns:
         The rows and the plan.
     """
     size = config.minibatch_size
-    present = rows_of(batch, config, is_recurrent=is_recurrent)
+    present = rows_of(batch, config, is_recurrent=is_recurrent, leaves_out_invalid=leaves_out_invalid)
     if size is None:
         return present, whole_batch(config.num_epochs)
     rows = padded(present, config, capacity, is_recurrent=is_recurrent)
@@ -178,11 +180,13 @@ def deal_out(
     return rows, make_minibatches(row_mask, size, config.num_epochs, seed, count, is_padded=is_padded)
 
 
-def rows_of(batch: TrainingBatch, config: PPOConfig, *, is_recurrent: bool) -> TrainingBatch:
+def rows_of(batch: TrainingBatch, config: PPOConfig, *, is_recurrent: bool, leaves_out_invalid: bool) -> TrainingBatch:
     """What minibatches of a batch are made of: sequences or single steps; without minibatches as it is, or cut."""
     if is_recurrent:
         return batches.cut_into_sequences(batch, config.sequence_length)
-    return batch if config.minibatch_size is None else batches.flatten_time(batch)
+    if config.minibatch_size is not None:
+        return batches.flatten_time(batch)
+    return batches.valid_steps(batch) if leaves_out_invalid else batch
 
 
 def padded(rows: TrainingBatch, config: PPOConfig, capacity: Tensor | None, *, is_recurrent: bool) -> TrainingBatch:

@@ -97,7 +97,7 @@ class Update:
 
         if self.config.recompute_advantages:
             result, outcome = self._take_epochs(
-                rows, plan, guard, compiled, lambda: self._targets(trajectory, weights, capacity)
+                rows, plan, guard, compiled, lambda: self._targets(trajectory, weights, capacity, jit)
             )
         else:
 
@@ -152,7 +152,12 @@ class Update:
             capacity=capacity,
             is_padded=jit,
             drops_remainder=self._is_series,
+            leaves_out_invalid=self._leaves_out_invalid(jit),
         )
+
+    def _leaves_out_invalid(self, jit: bool) -> bool:
+        """Whether networks that keep statistics see no other step at all; XLA would compile for each number of them."""
+        return self.has_network_state and not (jit or self.is_distributed())
 
     def is_distributed(self) -> bool:
         """Whether the replicas of a tf.distribute strategy make gradient steps together."""
@@ -226,12 +231,13 @@ class Update:
         return follows
 
     def _targets(
-        self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None
+        self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None, jit: bool
     ) -> tuple[Tensor, Tensor]:
         """Returns and advantages by the present value network, in rows as `deal_out` makes them."""
         with tf.summary.record_if(False):
             batch = self.make_batch(trajectory, weights)
-        rows = minibatches.rows_of(batch, self.config, is_recurrent=self.is_recurrent)
+        leaves_out = self._leaves_out_invalid(jit)
+        rows = minibatches.rows_of(batch, self.config, is_recurrent=self.is_recurrent, leaves_out_invalid=leaves_out)
         rows = minibatches.padded(rows, self.config, capacity, is_recurrent=self.is_recurrent)
         return rows.returns, rows.advantages
 

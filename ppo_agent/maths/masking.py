@@ -170,30 +170,28 @@ def _sum_over_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
 
 
 def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:
-    """Overwrites invalid rows with a copy of the first valid one, so that nothing in them can reach a gradient.
+    """Overwrites invalid rows with copies of the valid ones in turn, so that nothing in them can reach a gradient.
 
     A replica without a valid row takes another replica's.
 
     Zeros would not do: a standard deviation of 0 makes a log-probability infinite, and infinite times a weight of 0
-    is NaN.
+    is NaN. Taken in turn, no row has a larger part in a mean over all of them than another, but for a remainder.
 
     Args:
         nest: tensors [B, T, ...].
         mask: bool mask [B, T].
 
     Returns:
-        The same structure and shapes.
+        The same structure and shapes; without a valid row, copies of the first one.
     """
-    shape, flat_mask = tf.shape(mask), tf.reshape(mask, [-1])
-    rows = tf.range(tf.size(flat_mask))
-    source = tf.where(flat_mask, rows, tf.argmax(tf.cast(flat_mask, tf.int32), output_type=tf.int32))
+    shape, source = tf.shape(mask), _rows_in_turn(tf.reshape(mask, [-1]))
 
     def replace(tensor: tf.Tensor) -> tf.Tensor:
         replaced = tf.gather(tf.reshape(tensor, [-1, *tensor.shape[2:]]), source)
         return tf.ensure_shape(tf.reshape(replaced, tf.concat([shape, tensor.shape[2:]], axis=0)), tensor.shape)
 
     replaced = tf.nest.map_structure(replace, nest)
-    return replaced if replicas.count() == 1 else _of_others_if_none(replaced, tf.reduce_any(flat_mask))
+    return replaced if replicas.count() == 1 else _of_others_if_none(replaced, tf.reduce_any(mask))
 
 
 def _of_others_if_none(nest: Nest, is_any: tf.Tensor) -> Nest:
@@ -201,3 +199,13 @@ def _of_others_if_none(nest: Nest, is_any: tf.Tensor) -> Nest:
     first = tf.nest.map_structure(lambda tensor: tf.convert_to_tensor(tensor)[0, 0], nest)
     other = replicas.from_any(first, is_any)
     return tf.nest.map_structure(lambda own, row: tf.where(is_any, own, row), nest, other)
+
+
+def _rows_in_turn(mask: tf.Tensor) -> tf.Tensor:
+    """Numbers of rows, int32 [n]: its own for each valid row of a mask [n], those of valid rows in turn for others."""
+    rows, valid = tf.range(tf.size(mask)), tf.cast(mask, tf.int32)
+    # The valid rows first, without the dynamic shape that XLA does not have.
+    places = tf.where(mask, tf.cumsum(valid) - 1, -1)
+    valid_rows = tf.math.unsorted_segment_sum(rows, places, tf.size(mask))
+    turns = tf.cumsum(1 - valid, exclusive=True) % tf.maximum(tf.reduce_sum(valid), 1)
+    return tf.where(mask, rows, tf.gather(valid_rows, turns))

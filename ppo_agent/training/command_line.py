@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +89,9 @@ def run(
             program, flag_values, error, WRONG_FLAG, f"--{error.flagname} is no flag{found}; --help lists them."
         )
     except flags.Error as error:
-        return _fail(program, flag_values, error, WRONG_FLAG, f"{one_line(str(error))} (--help lists the flags)")
+        # absl shows a tuple.
+        text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "expected true or false", str(error))
+        return _fail(program, flag_values, error, WRONG_FLAG, f"{one_line(text)} (--help lists the flags)")
     except FlagError as error:
         return _fail(program, flag_values, error, WRONG_FLAG, one_line(str(error)))
     except KeyboardInterrupt as error:

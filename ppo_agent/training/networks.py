@@ -24,8 +24,9 @@ def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings)
         settings: of the run.
 
     Raises:
-        ValueError: a spec has no encoder or no head, with the reason.
+        ValueError: a spec has no encoder or no head, with the reason; or a setting is about actions that there are not.
     """
+    _check_continuous(action_spec, settings)
     head: dict[str, Any] = {
         "initial_log_std": settings.initial_log_std,
         "state_dependent_std": settings.state_dependent_std,
@@ -50,6 +51,15 @@ def _observation_keys(settings: Settings) -> tuple[tuple[str, ...] | None, tuple
     texts = (settings.actor_observation_keys, settings.value_observation_keys)
     actor, value = (tuple(key.strip() for key in text.split(",")) if text else None for text in texts)
     return actor, value
+
+
+def _check_continuous(action_spec: Nest, settings: Settings) -> None:
+    """Raises ValueError for settings of continuous actions where there are none."""
+    if any(leaf.dtype.is_floating for leaf in tf.nest.flatten(action_spec)):
+        return
+    for name in ("squash_actions", "state_dependent_std"):
+        if getattr(settings, name):
+            raise ValueError(f"{name} is True, expected False: the environment has no continuous actions.")
 
 
 def _with_feature_layers(

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import helpers
 import numpy as np
 import policy_kinds
 import pytest
@@ -149,3 +150,15 @@ def test_kinds_of_other_peoples_distributions() -> None:
     distribution = tfp.distributions.MultivariateNormalDiag(tf.zeros([2, 3]), tf.ones([2, 3]))
     assert kind_of(distribution).kind == "multivariate_normal_diag"
     assert set(parameters_of(distribution)) == {"loc", "scale_diag"}
+
+
+@pytest.mark.parametrize("name", ["action", "sample", "distribution", "log_prob", "value", "serving_default"])
+def test_observations_without_a_batch_dimension_are_named(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    export.export_policy(helpers.make_agent().policy, tmp_path)
+    signature = tf.saved_model.load(tmp_path).signatures[name]
+    more = {"sample": {"seed": tf.constant([1, 2])}, "log_prob": {"action": tf.zeros([1, 2])}}.get(name, {})
+    for wrong in (tf.zeros([3]), tf.zeros([2, 3, 1]), tf.zeros([1, 4])):
+        shape = ",".join(map(str, wrong.shape))
+        message = rf"Shape of tensor observation \[{shape}\] is not compatible with expected shape \[\?,3\]"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            signature(observation=wrong, **more)

@@ -2,12 +2,13 @@
 
 import helpers
 import numpy as np
+import oracles
 import pytest
 import tensorflow as tf
 
 from ppo_agent import networks
 from ppo_agent.checkpoint import TrainingCheckpoint
-from ppo_agent.learner import minibatches
+from ppo_agent.learner import batches, minibatches
 from ppo_agent.learner.batches import TrainingBatch
 
 PLAIN = {"normalize_rewards": False, "normalize_observations": False, "use_gae": True}
@@ -71,6 +72,44 @@ def test_batch_statistics_are_those_of_the_valid_rows(rng, eager, batch, size):
         np.testing.assert_allclose(normalization.moving_mean, expected, rtol=1e-4)
     else:  # What it saw last was some of the rows, each once.
         assert 0 < int(agent.train_step_counter) == int(counter.count)
+
+
+@pytest.mark.parametrize("ways", [{"eager": True}, {"eager": False}, {"eager": False, "jit_compile": True}])
+@pytest.mark.parametrize("raw", [True, False])
+def test_statistics_of_a_full_batch_are_those_of_the_valid_rows(rng, ways, raw):
+    """Boundary rows and the last time index are none, and the first valid row counts once."""
+    keywords = {"compute_value_and_advantage_in_train": raw, **ways}
+    agent, counter, normalization = make_agent(**keywords)
+    rows = helpers.numpy_experience(helpers.make_experience(agent, rng, batch=5, length=40))
+    mask = oracles.trained_rows(rows.step_type, rows.next_step_type).astype(bool)
+    assert (rows.step_type == helpers.LAST).any()
+    rows.observation[~mask] = 1e3
+    rows.observation[np.nonzero(mask)[0][0], np.nonzero(mask)[1][0]] = 50.0
+    seen = rows.observation[mask]
+    if "jit_compile" in ways:  # XLA has no shapes that depend on the data: valid rows are repeated in turn.
+        size = mask[:, :-1].size if raw else mask.size
+        seen = np.resize(seen, (size, 3))
+    experience = tf.nest.map_structure(tf.constant, rows)
+    agent.train(experience if raw else agent.preprocess_sequence(experience))
+    np.testing.assert_allclose(counter.mean, seen.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(normalization.moving_mean, seen.mean(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["eager", "function"])
+def test_leaving_rows_out_changes_no_loss(rng, kind):
+    """With a network that keeps something, steps that do not count are left out rather than masked."""
+    agent, _, _ = make_agent(eager=False, num_epochs=2)
+    rows = helpers.make_experience(agent, rng, batch=5, length=40, padding=7)
+    masked = agent._update.make_batch(rows, None)
+    taken, _ = agent._update.deal_out(masked)
+    assert taken.mask.shape[0] == np.count_nonzero(masked.mask)
+    assert taken.mask.numpy().all()
+    losses = [agent._update._methods.evaluate(batches.prepared(b), False).loss_info for b in (masked, taken)]
+    for whole, left in zip(*map(tf.nest.flatten, losses), strict=True):
+        np.testing.assert_allclose(left, whole, rtol=1e-5, atol=1e-6)
+    train = agent.train if kind == "eager" else tf.function(agent.train)
+    train(rows)
+    assert agent.train_metrics()["gradient_steps"] == 2
 
 
 @pytest.mark.parametrize(("rows", "size"), [(64, 64), (10, 64), (65, 64), (7, 3), (1, 5)])

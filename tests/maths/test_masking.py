@@ -99,14 +99,20 @@ def test_balanced_weights_make_a_mean_over_all_rows_one_over_valid_rows(values_a
     np.testing.assert_allclose(np.sum(weights), mask.size, rtol=1e-5)
 
 
-def test_replace_invalid_rows_keeps_valid_rows_and_copies_one_of_them_elsewhere(rng):
-    mask = rng.random((3, 5)) < 0.5
-    mask[0, :2] = [False, True]
-    nest = {"a": rng.normal(size=(3, 5, 2)).astype(np.float32), "b": (rng.integers(0, 9, (3, 5)),)}
-    replaced = masking.replace_invalid_rows(tf.nest.map_structure(tf.constant, nest), mask)
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 1.0])
+def test_replace_invalid_rows_keeps_valid_rows_and_copies_them_in_turn_elsewhere(rng, share, jit):
+    mask = rng.random((6, 9)) < share
+    mask[2, 1] = True
+    nest = {"a": rng.normal(size=(6, 9, 2)).astype(np.float32), "b": (np.arange(54).reshape(6, 9),)}
+    replace = tf.function(masking.replace_invalid_rows, jit_compile=jit)
+    replaced = replace(tf.nest.map_structure(tf.constant, nest), tf.constant(mask))
     for original, result in zip(tf.nest.flatten(nest), tf.nest.flatten(replaced), strict=True):
         np.testing.assert_array_equal(result.numpy()[mask], original[mask])
-        assert (result.numpy()[~mask] == original[0, 1]).all()
+    values, counts = np.unique(replaced["b"][0], return_counts=True)
+    np.testing.assert_array_equal(values, nest["b"][0][mask])
+    assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(replaced["a"], nest["a"].reshape(54, 2)[replaced["b"][0].numpy()])
 
 
 def test_replace_invalid_rows_without_a_valid_row_keeps_shapes():

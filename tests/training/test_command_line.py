@@ -1,8 +1,13 @@
 """Flags, exit statuses and errors of a program."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from absl import flags
 
+from ppo_agent import train
 from ppo_agent.training import command_line
 from ppo_agent.training.command_line import FlagError, Interrupted
 
@@ -68,3 +73,54 @@ def test_mistakes_of_preparations_are_flag_errors() -> None:
         raise TypeError("too big")
     with pytest.raises(OSError, match="disk"), command_line.mistakes_are_flag_errors():
         raise OSError("disk")
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("--total_timesteps=1", "--total_timesteps is no flag (did you mean --total_environment_steps?)"),
+        ("--lr=1", "--lr is no flag (did you mean --learning_rate?)"),
+        ("--learning_rat=1", "--learning_rat is no flag (did you mean --learning_rate?)"),
+        ("--gpu", "--gpu is no flag (none is needed: TensorFlow uses a GPU that it finds)"),
+        ("--zzz=1", "--zzz is no flag; --help"),
+        ("--num_epochs=2.5", "flag --num_epochs=2.5: expected a positive integer"),
+        ("--seed=one", "flag --seed=one: expected an integer in the range [0, 2147483647]"),
+        ("--seed=1e20", "flag --seed=1e20: "),
+        ("--resume=maybe", "flag --resume=maybe: expected true or false"),
+        ("--env_name=Cartpole-v1", "env_name is 'Cartpole-v1', expected a registered id (did you mean CartPole-v1?)"),
+        ("--env_name=no_module:X-v0", "No module named 'no_module' (modules are looked for in the current folder, on"),
+        ("--squash_actions", "squash_actions is True, expected False: the environment has no continuous actions."),
+        ("--state_dependent_std", "state_dependent_std is True, expected False: the environment has no continuous"),
+    ],
+)
+def test_what_ppo_train_says_of_a_flag(argument, text, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["ppo-train", f"--root_dir={tmp_path / 'run'}", argument]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("argument", "value"), [("--seed=1e3", 1000), ("--seed=7", 7), ("--seed=0", 0)])
+def test_whole_numbers_may_be_written_as_floats(argument: str, value: int) -> None:
+    values = train.define_flags()
+    values(["ppo-train", argument, "--total_environment_steps=2e6"])
+    assert (values.seed, values.total_environment_steps) == (value, 2_000_000)
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "export_command"])
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_module_in_the_current_folder_is_found(module: str) -> None:
+    """As by `python -m`, for the installed script, whose folder is the first on the path."""
+    Path("here_only.py").write_text("NUMBER = 3")
+    lines = [
+        "import sys; sys.path = [path for path in sys.path if path not in ('', '.')]",
+        "sys.argv = ['program', '--help']",
+        f"from ppo_agent import {module}",
+        "try:",
+        f"    {module}.cli()",
+        "except SystemExit as exit:",
+        "    assert exit.code == 0",
+        "import here_only",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
