@@ -69,7 +69,7 @@ class PPOAgent(NotCopied, TFAgent):
         store_policy_state: bool = False, sequence_length: int | None = None,
         observation_and_action_constraint_splitter: Splitter | None = None, target_kl: float | None = None,
         normalize_rewards_by: str = "reward", max_skipped_steps: int = 10, recompute_advantages: bool = False,
-        learning_rate_kl_target: float = 0.0,
+        learning_rate_kl_target: float = 0.0, dual_clipping: float = 0.0, normalize_value_targets: bool = False,
     ) -> None:  # fmt: skip
         """Creates the agent.
 
@@ -100,7 +100,9 @@ class PPOAgent(NotCopied, TFAgent):
         normalizer = self._observation_normalizer
         actor_output = construction.create_networks(nets, time_step_spec, action_spec, normalizer)
         self._codec = ParameterCodec(nets[0], actor_output)
-        make_policy = construction.policy_maker(config, nets, time_step_spec, action_spec, normalizer)
+        self._value_scale = construction.value_scale(config, nets[1])
+        specs = (time_step_spec, action_spec)
+        make_policy = construction.policy_maker(config, nets, *specs, normalizer, self._value_scale)
         policy, collect_policy = make_policy(False), make_policy(True)
         super().__init__(
             time_step_spec,
@@ -114,9 +116,8 @@ class PPOAgent(NotCopied, TFAgent):
             train_step_counter=train_step_counter,
         )
         self._as_trajectory = data_converter.AsTrajectory(self.data_context, sequence_length=None)
-        self._objective = Objective(
-            config, collect_policy, self._codec, nets, self._adaptive_kl_beta, self.train_step_counter
-        )
+        parts = (self._codec, nets, self._adaptive_kl_beta, self.train_step_counter, self._value_scale)
+        self._objective = Objective(config, collect_policy, *parts)
         self._clip_fraction = 0.0
         self._run_update = update_methods.make_update(self, config, self._shuffle_seed)
         self._update = self._run_update.update

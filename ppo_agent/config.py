@@ -152,6 +152,14 @@ class PPOConfig:
         "the optimizer's learning rate is adapted so that an update's mean KL divergence (nats, estimated) stays near "
         "this: over 1.5 above twice of it, times 1.5 below half of it, within 1e-6 and 1e-2; 0: not adapted",
     )
+    dual_clipping: float = _number(
+        0.0,
+        "with a negative advantage the surrogate loss stays constant from this importance ratio on (above 1, often "
+        "3); 0: it grows without bound",
+    )
+    normalize_value_targets: bool = _switch(
+        False, "divide the value function's errors by a running standard deviation of the returns (PopArt)"
+    )
     recompute_advantages: bool = _switch(
         False,
         "recompute values, advantages and the value function's targets at the start of every epoch instead of once per "
@@ -187,6 +195,8 @@ class PPOConfig:
                 f"sequence_length is {self.sequence_length!r}, expected None without store_policy_state: a sequence "
                 "that starts within an episode needs the state of the networks there"
             )
+        if 0 < number(self.dual_clipping) <= 1:
+            yield f"dual_clipping is {self.dual_clipping!r}, expected 0 or more than 1"
         if self.recompute_advantages and not self.compute_value_and_advantage_in_train:
             yield (
                 "recompute_advantages is True, expected False without compute_value_and_advantage_in_train: advantages "

@@ -21,6 +21,7 @@ from ppo_agent.config import PPOConfig
 from ppo_agent.learner import experience_checks, optimizers, report
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 from ppo_agent.policy import PPOPolicy
+from ppo_agent.value_scale import ValueScale, make_value_scale
 
 Networks = tuple[network.Network, network.Network]
 
@@ -127,6 +128,11 @@ def reward_normalizer(config: PPOConfig) -> StreamingNormalizer | None:
     return StreamingNormalizer(tf.TensorSpec([], tf.float32), "normalize_reward") if config.normalize_rewards else None
 
 
+def value_scale(config: PPOConfig, value_net: network.Network) -> ValueScale | None:
+    """The scale of the value network's predictions; None if that is off."""
+    return make_value_scale(value_net) if config.normalize_value_targets else None
+
+
 def train_step(counter: tf.Variable | None) -> tf.Variable:
     """The variable that counts gradient steps: the one that was given, else the global step."""
     return tf.compat.v1.train.get_or_create_global_step() if counter is None else counter
@@ -172,6 +178,7 @@ def policy_maker(
     time_step_spec: TimeStep,
     action_spec: Nest,
     normalizer: StreamingNormalizer | None,
+    value_scale: ValueScale | None,
 ) -> Callable[[bool], PPOPolicy]:
     """A function that makes the policy; takes whether it is the one that collects."""
 
@@ -185,6 +192,7 @@ def policy_maker(
             collect=collect,
             compute_value_and_advantage_in_train=config.compute_value_and_advantage_in_train,
             store_policy_state=config.store_policy_state,
+            value_scale=value_scale,
         )
 
     return make

@@ -16,6 +16,7 @@ from ppo_agent.learner.report import Metrics
 from ppo_agent.maths import adaptive_kl, distributions, losses, masking, schedules
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.policy import PPOPolicy
+from ppo_agent.value_scale import ValueScale
 
 
 class Objective:
@@ -32,8 +33,10 @@ class Objective:
         nets: tuple[network.Network, network.Network],
         adaptive_kl_beta: tf.Variable | None,
         train_step: tf.Variable,
+        value_scale: ValueScale | None = None,
     ) -> None:
-        """Takes hyper-parameters, the collect policy, actor and value network, and variables."""
+        """Takes hyper-parameters, the collect policy, actor and value network, variables, and the values' scale."""
+        self._scale = value_scale
         self._config, self._policy, self._codec, self._nets = config, policy, codec, nets
         self._beta, self._step = adaptive_kl_beta, train_step
 
@@ -117,7 +120,9 @@ class Objective:
     ) -> tf.Tensor:
         """The clipped surrogate loss."""
         log_probs, epsilon = self.log_probs(current, actions, time_steps), self._epsilon()
-        per_step, parts = losses.surrogate_loss(log_probs, old_log_probs, advantages, epsilon)
+        per_step, parts = losses.surrogate_loss(
+            log_probs, old_log_probs, advantages, epsilon, self._config.dual_clipping
+        )
         loss = self._aggregate(per_step, weights)
         if debug_summaries:
             fraction = None if epsilon is None else self.clip_fraction(log_probs, old_log_probs, weights)
@@ -138,6 +143,8 @@ class Objective:
         """Squared error of the value predictions, times its coefficient."""
         clipping = schedules.current(self._config.value_clipping)
         error = losses.value_loss(values, returns, old_values, clipping)
+        if self._scale is not None:
+            error /= self._scale.std**2
         loss = self._config.value_pred_loss_coef * self._aggregate(error, weights)
         if debug_summaries:
             summaries.write_values(self._step, time_steps.observation, values, returns, error, loss)

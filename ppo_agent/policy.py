@@ -18,6 +18,7 @@ from ppo_agent.common.not_copied import NotCopied
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.maths.distributions import ParameterCodec
 from ppo_agent.network_checks import check_is_network, check_output, create_variables, splitter_of
+from ppo_agent.value_scale import ValueScale
 
 
 class _Checked(NotCopied):
@@ -72,6 +73,7 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
         compute_value_and_advantage_in_train: bool = False,
         *,
         store_policy_state: bool = False,
+        value_scale: ValueScale | None = None,
     ) -> None:
         """Checks the networks against the specs and builds their variables.
 
@@ -85,6 +87,7 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
             collect: whether policy info is emitted.
             compute_value_and_advantage_in_train: if False, a collecting policy also emits value predictions.
             store_policy_state: whether a collecting policy emits the states of recurrent networks.
+            value_scale: scales what the value network predicts.
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`.
@@ -100,7 +103,7 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
         self._compute_value_and_advantage_in_train = compute_value_and_advantage_in_train
         self._emits_values = collect and not compute_value_and_advantage_in_train
         self._codec = ParameterCodec(actor_network, actor_output_spec) if collect else None
-        self._value_network = value_network
+        self._value_network, self._value_scale = value_network, value_scale
         self._stores_state = collect and store_policy_state
         self._check_observation = NestCheck("observation", time_step_spec.observation)
         self._splitter = splitter_of(actor_network)
@@ -193,9 +196,10 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
         Returns:
             Values [B] or [B, T], and the value network's state after the last step.
         """
-        return self._value_network(
+        value, state = self._value_network(
             self._normalized(observations), step_types, () if value_state is None else value_state, training=training
         )
+        return value if self._value_scale is None else self._value_scale.denormalized(value), state
 
     def _normalized(self, observation: Nest) -> Nest:
         self._check_observation.check_shapes(observation, ...)
@@ -211,6 +215,8 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
         variables = list(self._actor_network.variables) + list(self._value_network.variables)
         if self._observation_normalizer is not None:
             variables += tf.nest.flatten(self._observation_normalizer.variables)
+        if self._value_scale is not None:
+            variables += self._value_scale.variables
         return variables
 
     def _check_time_step(self, time_step: Any) -> None:

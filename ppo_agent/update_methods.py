@@ -76,6 +76,11 @@ class UpdateMethods:
             values = statistics.rewards(trajectory)
         agent.update_reward_normalizer(values)
 
+    def update_value_scale(self, rows: TrainingBatch) -> None:
+        """Takes the returns of rows into the moments that value predictions are scaled by, if they are."""
+        if self._agent._value_scale is not None:
+            self._agent._value_scale.update(rows.returns, rows.mask)
+
     def work_per_row(self) -> int:
         """About how many multiplications the networks take for one observation."""
         return work_per_row(self._agent._trained_variables(), self._agent.time_step_spec.observation)

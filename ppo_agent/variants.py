@@ -69,6 +69,8 @@ class PPOClipAgent(PPOAgent):
         max_skipped_steps: int = 10,
         recompute_advantages: bool = False,
         learning_rate_kl_target: float = 0.0,
+        dual_clipping: float = 0.0,
+        normalize_value_targets: bool = False,
     ) -> None:
         """Creates the agent.
 
@@ -141,6 +143,8 @@ class PPOKLPenaltyAgent(PPOAgent):
         max_skipped_steps: int = 10,
         recompute_advantages: bool = False,
         learning_rate_kl_target: float = 0.0,
+        dual_clipping: float = 0.0,
+        normalize_value_targets: bool = False,
     ) -> None:
         """Creates the agent.
 

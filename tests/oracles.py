@@ -132,13 +132,15 @@ class Normal:
         return self._sum(0.5 * (ratio**2 + distance**2 - 1) - np.log(ratio))
 
 
-def surrogate(log_probs, old_log_probs, advantages, clipping):
+def surrogate(log_probs, old_log_probs, advantages, clipping, dual_clipping=0.0):
     """Per-step loss, by the cases of the textbook."""
     loss = np.zeros(np.shape(log_probs))
     for index in np.ndindex(loss.shape):
         ratio, advantage = np.exp(np.float64(log_probs[index]) - old_log_probs[index]), advantages[index]
         if clipping:
             ratio = min(ratio, 1 + clipping) if advantage > 0 else max(ratio, 1 - clipping)
+        if dual_clipping and advantage < 0:
+            ratio = min(ratio, dual_clipping)
         loss[index] = -ratio * advantage
     return loss
 

@@ -44,6 +44,8 @@ def test_keywords_are_the_references_in_order_and_default(ours, theirs):
         ("max_skipped_steps", 10),
         ("recompute_advantages", False),
         ("learning_rate_kl_target", 0.0),
+        ("dual_clipping", 0.0),
+        ("normalize_value_targets", False),
     ]
 
 

@@ -44,6 +44,9 @@ class UpdateMethods(Protocol):
     def update_normalizers(self, trajectory: Trajectory) -> None:
         """Takes an experience into the running statistics."""
 
+    def update_value_scale(self, rows: TrainingBatch) -> None:
+        """Takes the returns of rows into the moments that value predictions are scaled by, if they are."""
+
     def trained_variables(self) -> list[tf.Variable]:
         """Both networks' trainable variables."""
 

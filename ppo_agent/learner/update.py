@@ -111,7 +111,7 @@ class Update:
                 result.skipped_in_a_row >= most_skipped,
                 lambda: minibatches.select_minibatch(rows, plan, result.taken - 1),
             )
-        self._update_normalizers(trajectory, outcome.is_undone if guard is Guard.UNDO else None)
+        self._update_normalizers(trajectory, rows, outcome.is_undone if guard is Guard.UNDO else None)
         return outcome
 
     def first_loss(self, trajectory: Trajectory, weights: Tensor | None, training: bool) -> LossInfo:
@@ -342,9 +342,14 @@ class Update:
         rate = optimizers.learning_rate_variable(self._optimizer)
         rate.assign(tf.where(is_undone, rate, adaptive_kl.adapted_learning_rate(rate, mean_kl, target)))
 
-    def _update_normalizers(self, trajectory: Trajectory, is_undone: Tensor | None) -> None:
+    def _update_normalizers(self, trajectory: Trajectory, rows: TrainingBatch, is_undone: Tensor | None) -> None:
         """Takes the experience into the running statistics, unless the update is to be made again."""
-        if is_undone is None:
+
+        def update() -> None:
             self._methods.update_normalizers(trajectory)
+            self._methods.update_value_scale(rows)
+
+        if is_undone is None:
+            update()
         else:
-            guards.apply(Guard.SKIP, ~is_undone, lambda: self._methods.update_normalizers(trajectory))
+            guards.apply(Guard.SKIP, ~is_undone, update)

@@ -34,33 +34,39 @@ class SurrogateMetrics(NamedTuple):
 
 
 def surrogate_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clipping: Tensor | None
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clipping: Tensor | None, dual_clipping: float = 0.0
 ) -> tuple[tf.Tensor, SurrogateMetrics]:
     """Negative clipped surrogate objective (Schulman et al., 2017, https://arxiv.org/abs/1707.06347, equation 7).
 
-    L_t = -min(ratio_t * A_t, clip(ratio_t, 1 - epsilon, 1 + epsilon) * A_t); without clipping -ratio_t * A_t.
+    L_t = -min(ratio_t * A_t, clip(ratio_t, 1 - epsilon, 1 + epsilon) * A_t); without clipping -ratio_t * A_t. With dual
+    clipping c (Ye et al., 2020, https://arxiv.org/abs/1912.09729) at most -c * A_t where A_t < 0.
 
     Where the loss is constant (beyond the clip with a positive advantage, and with an advantage of 0), so is the ratio
     from `LARGEST_LOG_RATIO` on: an infinite one would turn a gradient of 0 into NaN. A negative advantage pushes back
-    from any ratio, an infinite one included.
+    from any ratio, an infinite one included, unless dual clipping bounds it.
 
     Args:
         log_probs: log-probabilities of the actions under the current policy [...].
         old_log_probs: the same under the policy that collected them [...].
         advantages: advantages A_t [...].
         clipping: epsilon, a number or a scalar; None turns clipping off.
+        dual_clipping: c, above 1; 0 turns it off.
 
     Returns:
         Per-step loss [...] and its parts.
     """
     log_ratio, advantages = tf.convert_to_tensor(log_probs - old_log_probs), tf.convert_to_tensor(advantages)
     is_constant = advantages == 0 if clipping is None else advantages >= 0
+    is_constant |= dual_clipping > 0
     ratio = tf.exp(tf.where(is_constant, tf.minimum(log_ratio, LARGEST_LOG_RATIO), log_ratio))
     clipped_ratio = ratio if clipping is None else tf.clip_by_value(ratio, 1.0 - clipping, 1.0 + clipping)
     objective = ratio * advantages
     clipped_objective = clipped_ratio * advantages
     metrics = SurrogateMetrics(ratio, clipped_ratio, objective, clipped_objective)
-    return -tf.minimum(objective, clipped_objective), metrics
+    least = tf.minimum(objective, clipped_objective)
+    if dual_clipping > 0:
+        least = tf.where(advantages < 0, tf.maximum(least, dual_clipping * advantages), least)
+    return -least, metrics
 
 
 def clipped(importance_ratio: Tensor, clipping: Tensor) -> tf.Tensor:

@@ -16,7 +16,7 @@ from ppo_agent.common.types import Array
 from ppo_agent.training.command_line import warn
 
 _NETWORKS = ("_actor_net/", "_value_net/")
-_NORMALIZERS = ("_observation_normalizer/", "_reward_normalizer/")
+_NORMALIZERS = ("_observation_normalizer/", "_reward_normalizer/", "_value_scale/")
 
 
 class LoadedParameters(NamedTuple):

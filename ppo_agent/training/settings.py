@@ -99,6 +99,8 @@ class Settings:
     )
     num_epochs: int = _of_agent("num_epochs", 10)
     recompute_advantages: bool = _of_agent("recompute_advantages")
+    dual_clipping: float = _of_agent("dual_clipping")
+    normalize_value_targets: bool = _of_agent("normalize_value_targets")
     minibatch_size: int = _of_agent("minibatch_size", 64, "environment steps per gradient step")
     learning_rate: float = _setting(3e-4, "of Adam; the first one of a schedule", lower_bound=0.0)
     learning_rate_kl_target: float = _of_agent("learning_rate_kl_target")

@@ -46,6 +46,32 @@ def test_surrogate_gradient(ratios, clipping):
         np.testing.assert_array_equal(gradient[stuck], 0)
 
 
+@pytest.mark.parametrize(("clipping", "dual"), [(0.0, 1.2), (0.2, 1.5), (0.1, 3.0)])
+def test_dual_clipping_and_its_gradient(rng, clipping, dual):
+    old, advantages = rng.normal(-1.0, 1.0, (6, 9)), rng.normal(size=(6, 9))
+    new = old + rng.normal(0.3, 0.8, old.shape)
+    with tf.GradientTape() as tape:
+        variable = tf.constant(new)
+        tape.watch(variable)
+        loss, _ = losses.surrogate_loss(variable, old, advantages, clipping or None, dual)
+    np.testing.assert_allclose(loss, oracles.surrogate(new, old, advantages, clipping, dual), rtol=1e-6)
+    slope = central_difference(lambda x: oracles.surrogate(x, old, advantages, clipping, dual), new, 1e-6)
+    gradient = tape.gradient(loss, variable).numpy()
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-7)
+    bounded = (np.exp(new - old) > dual) & (advantages < 0)
+    assert bounded.any()
+    np.testing.assert_array_equal(gradient[bounded], 0)
+
+
+def test_dual_clipping_bounds_infinite_ratios():
+    new = tf.constant([100.0, 1000.0, 3e38])
+    with tf.GradientTape() as tape:
+        tape.watch(new)
+        loss, _ = losses.surrogate_loss(new, tf.zeros(3), -tf.constant([1.0, 2.0, 3.0]), 0.2, 3.0)
+    np.testing.assert_allclose(loss, [3.0, 6.0, 9.0])
+    np.testing.assert_array_equal(tape.gradient(loss, new), [0, 0, 0])
+
+
 @pytest.mark.parametrize("clipping", [0.0, 0.3])
 def test_value_loss_and_its_gradient(rng, clipping):
     values, returns, old = rng.normal(size=(3, 5, 7))
