@@ -260,7 +260,7 @@ class Trainer(TrainerState):
 
         Args:
             observation: one observation or a batch.
-            actions: as the agent's spec has them; None for the distribution itself.
+            actions: as `predict` returns them; None for the distribution itself.
             logp: whether the logarithm is returned; with `actions` only.
 
         Returns:

@@ -131,6 +131,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
         self._episode_infos = EpisodeInfos()
         self.groups = self._make_groups()
         self._check_action = NestCheck("action", action_spec)
+        self._encode_action = spaces.action_encoder(action_space)
         self._closed = False
 
     @property
@@ -198,6 +199,10 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             The mean of each number by its name in the infos, over the episodes whose last step had a finite one.
         """
         return self._episode_infos.pop()
+
+    def encode_action(self, action: Nest) -> Nest:
+        """Returns what gymnasium's environments take for actions [B, ...] like `action_spec()`."""
+        return self._encode_action(action)
 
     def render(self) -> np.ndarray:
         """Returns the frames of all environments, uint8 [B, height, width, 3].

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ppo_agent.common import host_calls
 from ppo_agent.common.types import Array, Nest
 from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 from ppo_agent.export import actor_keys
+from ppo_agent.training.action_encoding import ActionEncoding
 
 
 class Actor:
@@ -24,11 +25,11 @@ class Actor:
 
     Args:
         agent: whose policy.
-        encode_action: from a batch of the agent's actions to the environment's.
+        encoding: from the agent's actions to the environment's.
     """
 
-    def __init__(self, agent: PPOAgent, encode_action: Callable[[Nest], Nest] | None = None) -> None:
-        self._agent, self._encode = agent, encode_action or _clipper(agent.action_spec)
+    def __init__(self, agent: PPOAgent, encoding: ActionEncoding) -> None:
+        self._agent, self._encoding = agent, encoding
         policy = agent.collect_policy
         self._policies: dict[bool, tf_policy.TFPolicy] = {True: greedy_policy.GreedyPolicy(policy), False: policy}
         self._on_arrays: dict[bool, Any] = {}
@@ -50,7 +51,7 @@ class Actor:
         elif is_single:
             state = tf.nest.map_structure(lambda x: np.asarray(x)[np.newaxis], state)
         action, _, state = policy.act(time_step, state)
-        action = self._encode(action)
+        action = self._encoding.encode(action)
         if is_single:
             action, state = tf.nest.map_structure(lambda x: x[0], (action, state))
         return action, state if tf.nest.flatten(state) else None
@@ -73,8 +74,7 @@ class Actor:
         return values[0] if is_single else values
 
     def _log_prob(self, distributions: Nest, actions: Nest, size: int) -> Array:
-        spec = self._agent.action_spec
-        tf.nest.assert_same_structure(spec, actions)
+        spec, actions = self._agent.action_spec, self._encoding.decode(actions)
         leaves = zip(tf.nest.flatten(distributions), tf.nest.flatten(actions), tf.nest.flatten(spec), strict=True)
         total = np.zeros(size)
         for distribution, action, leaf in leaves:
@@ -153,13 +153,3 @@ def _describe(distribution: Any) -> Nest:
     except NotImplementedError:
         # A squashed normal has no closed form.
         return distribution.mode().numpy(), np.std(distribution.sample(1000).numpy(), axis=0)
-
-
-def _clipper(action_spec: Nest) -> Callable[[Nest], Nest]:
-    """Clips continuous actions to the bounds of the spec."""
-    spec = host_calls.plain(action_spec)
-
-    def clip(leaf: Array, bounds: Any) -> Array:
-        return np.clip(leaf, bounds.minimum, bounds.maximum) if leaf.dtype.kind == "f" else leaf
-
-    return lambda action: tf.nest.map_structure(clip, action, spec)

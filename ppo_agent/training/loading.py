@@ -178,7 +178,7 @@ def _bare(
     trainer = cls.__new__(cls)
     trainer._start(run.env_name if env is None else env, run.seed, settings, "settings of the resumed run", callbacks)
     trainer.env_name = run.env_name if env is None else trainer.env_name
-    trainer._own_agent = run.own_agent
+    trainer._own_agent, trainer._saved_encoding = run.own_agent, run.action_encoding
     return trainer
 
 

@@ -14,6 +14,7 @@ from ppo_agent.checkpoint.manifest import DamagedError
 from ppo_agent.checkpoint.store import Loaded
 from ppo_agent.common import atomic_files
 from ppo_agent.common.types import Nest
+from ppo_agent.training.action_encoding import ActionEncoding
 from ppo_agent.training.settings import FIELDS, Settings
 
 _LARGEST_FILE = 2**24
@@ -30,6 +31,7 @@ class SavedRun:
         own_agent: whether the agent was given ready.
         observation_spec: nest of specs; None in folders of earlier versions.
         action_spec: nest of specs, likewise.
+        action_encoding: how the agent's actions become the environment's; None in folders of earlier versions.
     """
 
     env_name: str | None
@@ -38,6 +40,7 @@ class SavedRun:
     own_agent: bool = False
     observation_spec: Nest = None
     action_spec: Nest = None
+    action_encoding: ActionEncoding | None = None
 
     @property
     def time_step_spec(self) -> ts.TimeStep:
@@ -53,6 +56,7 @@ class SavedRun:
             "settings": dataclasses.asdict(self.settings),
             "own_agent": self.own_agent,
             "specs": specs,
+            "action_encoding": None if self.action_encoding is None else self.action_encoding.to_json(),
         }
 
     @classmethod
@@ -80,7 +84,10 @@ class SavedRun:
             if not isinstance(specs, dict):
                 raise ValueError(f"specs is {_brief(specs)}, expected observation and action.")
             decoded = (spec_codes.decode(specs.get("observation")), spec_codes.decode(specs.get("action")))
-        return cls(name, seed, Settings(**values), document.get("own_agent") is True, *decoded)
+        encoding = document.get("action_encoding")
+        if encoding is not None and decoded[1] is not None:
+            encoding = ActionEncoding.from_json(decoded[1], encoding)
+        return cls(name, seed, Settings(**values), document.get("own_agent") is True, *decoded, encoding)
 
 
 def of_checkpoint(loaded: Loaded) -> SavedRun:

@@ -15,6 +15,7 @@ from ppo_agent.checkpoint import CheckpointStore, TrainingCheckpoint
 from ppo_agent.checkpoint.store import Loaded
 from ppo_agent.training import named_environments, run_environments
 from ppo_agent.training.acting import Actor
+from ppo_agent.training.action_encoding import ActionEncoding
 from ppo_agent.training.collection import Collector
 from ppo_agent.training.evaluation import Evaluation
 from ppo_agent.training.experiment import Learner
@@ -58,6 +59,7 @@ class TrainerState:
         self._env: tf_environment.TFEnvironment | None = None
         self._steps_before = 0
         self._pending: Loaded | None = None
+        self._saved_encoding: ActionEncoding | None = None
         self._is_closed = self._own_agent = False
         self._idle_guard = InterruptGuard(())
 
@@ -137,6 +139,7 @@ class TrainerState:
             self._own_agent,
             tensor_spec.from_spec(agent.time_step_spec.observation),
             agent.action_spec,
+            self._encoding(),
         )
         return run.to_json()
 
@@ -176,5 +179,11 @@ class TrainerState:
     def _get_actor(self) -> Actor:
         """What predicts, made when it is first needed."""
         if self._actor is None:
-            self._actor = Actor(self.agent, getattr(self._env, "encode_action", None))
+            self._actor = Actor(self.agent, self._encoding())
         return self._actor
+
+    def _encoding(self) -> ActionEncoding:
+        """How actions become the environment's; without one, as the folder that was loaded says."""
+        if self._env is None and self._saved_encoding is not None:
+            return self._saved_encoding
+        return ActionEncoding.of_environment(self._env, self.agent.action_spec)
