@@ -91,7 +91,7 @@ class RolloutDriver(driver.Driver):
         for name, group in (("observers", observers), ("transition_observers", transition_observers)):
             if not isinstance(group or (), (list, tuple)) or not all(callable(observer) for observer in group or ()):
                 raise TypeError(f"{name} is {group!r}, expected a list of callables.")
-        _check_fit(env, policy)
+        check_fit(env, policy)
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
         self._counts_boundaries = count.counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
@@ -214,7 +214,7 @@ class RolloutDriver(driver.Driver):
         return self._sinks.prepare(rollout), time_step, policy_state
 
 
-def _check_fit(env: tf_environment.TFEnvironment, policy: tf_policy.TFPolicy) -> None:
+def check_fit(env: tf_environment.TFEnvironment, policy: tf_policy.TFPolicy) -> None:
     """Raises ValueError if the policy was made for other observations or actions than the environment's."""
     step_spec, action_spec = host_calls.plain((env.time_step_spec(), env.action_spec()))
     NestCheck("the policy's observation", step_spec.observation)(policy.time_step_spec.observation)

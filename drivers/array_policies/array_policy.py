@@ -73,6 +73,12 @@ class ArrayPolicy:
             act = self._prepare(time_step, state)
         return act(time_step, state)
 
+    def program(self, time_step: ts.TimeStep, state: Nest = ()) -> NumpyProgram | None:
+        """Returns what acts in NumPy for batches like these; None if NumPy cannot."""
+        if len(time_step.step_type) not in self._acts:
+            self._prepare(time_step, state)
+        return self._programs.get(len(time_step.step_type))
+
     def get_state(self) -> dict[str, Any]:
         """Returns where the random numbers are, for `set_state` of another one."""
         noise = self._noise | {str(size): program.get_state() for size, program in self._programs.items()}

@@ -6,7 +6,6 @@ For a small policy, the twenty operations of its graph take NumPy some 8 us, whi
 
 from __future__ import annotations
 
-import contextvars
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from ppo_agent.common.types import Array, Nest
 
 from .flat_graph import FlatGraph, flatten, subgraph
 from .graph_call import as_one_operation
-from .noise import NoiseBlocks
+from .numpy_code import NumpyCode
 from .numpy_operations import UnsupportedError
 from .numpy_source import NumpySource
 from .variable_watch import VariableWatch
@@ -36,6 +35,7 @@ class NumpyProgram:
     Attributes:
         act: Maps the function's arguments, nests of arrays without the seed, to its result, a nest of arrays. Neither
             may be written to.
+        portable: What other processes need, which compute without TensorFlow.
         results_vary: For each leaf of the result whether it depends on random numbers.
     """
 
@@ -53,27 +53,26 @@ class NumpyProgram:
         flat = flatten(function)
         source = NumpySource(flat)
         self._call_tensorflow, self._structure = as_one_operation(function), function.structured_outputs
-        self._derived, self._rows = source.derived, list(source.rows.values())
         self._read_fixed = _fixed_reader(flat, list(source.fixed.values()))
         self._variables = VariableWatch([x for x in flat.captured.values() if isinstance(x, tf.Variable)])
-        self._fixed_names, self._noise_names = list(source.fixed), list(source.noise)
         self.results_vary = source.results_vary()
-        self._noise = NoiseBlocks(list(source.noise.values()), seed)
-        self._namespace = source.namespace
-        self._namespace |= {"position": 0, "redraw": self._redraw}
         names = [f"a{i}" for i in range(len(arguments))]
         leaves = [leaf for name, nest in zip(names, arguments, strict=True) for leaf in _leaf_sources(name, nest)]
-        pack = functools.partial(_nest_source, function.structured_outputs, self._namespace)
+        pack = functools.partial(_nest_source, function.structured_outputs, source.namespace)
         text = source.write(", ".join(names), leaves, lambda results: pack(iter(results)))
-        exec(compile(text, "<policy in NumPy>", "exec"), self._namespace)  # noqa: S102
-        self._act = self._silenced(self._namespace["act"])
+        self.portable = source.portable(text)
+        self._code = NumpyCode(self.portable, seed)
+        self._act = self._code.act
         self.act = self._act if not flat.conditions else self._act_or_raise
         self.refresh()
 
+    def fixed_values(self) -> list[Array]:
+        """Reads the variables, and returns what depends on them alone, for `NumpyCode.put`."""
+        return self._read_fixed()
+
     def refresh(self) -> None:
         """Reads the variables, and computes what depends on nothing else."""
-        self._namespace.update(zip(self._fixed_names, self._read_fixed(), strict=True))
-        self._derive()
+        self._code.put(self._read_fixed())
 
     def refresh_changed(self) -> None:
         """As `refresh`, if a variable was written to since."""
@@ -82,13 +81,11 @@ class NumpyProgram:
 
     def get_state(self) -> dict[str, Any]:
         """Returns where the random numbers are, of plain Python objects."""
-        return {"generator": self._noise.get_state(), "position": self._namespace["position"]}
+        return self._code.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues the random numbers from where `get_state` found them."""
-        self._noise.set_state(state["generator"])
-        self._namespace["position"] = state["position"]
-        self._derive()
+        self._code.set_state(state)
 
     def _act_or_raise(self, *arguments: Nest) -> Nest:
         """As `act`; where the function's assertions do not hold, TensorFlow says so."""
@@ -99,35 +96,6 @@ class NumpyProgram:
         """Returns the result as TensorFlow computes it, without rewrites: with some of them NaN becomes 0."""
         result = self._call_tensorflow([*tf.nest.flatten(arguments), np.zeros(2, np.int32)])
         return tf.nest.pack_sequence_as(self._structure, [tensor.numpy() for tensor in result])
-
-    def _silenced(self, act: Callable[..., Nest]) -> Callable[..., Nest]:
-        """Returns a function that says as little of what is not finite as TensorFlow does.
-
-        NumPy 2 has its settings in the context; `np.errstate` takes as long as two operations.
-        """
-        if np.lib.NumpyVersion(np.__version__) < "2.0.0":
-            return np.errstate(all="ignore")(act)
-        context = contextvars.copy_context()
-        context.run(np.seterr, all="ignore")
-        return functools.partial(context.run, act)
-
-    def _redraw(self) -> tuple[Any, ...]:
-        """Draws the next blocks and returns their first row."""
-        self._noise.draw()
-        self._namespace["position"] = 0
-        self._derive()
-        return self._namespace["draw"]()
-
-    def _derive(self) -> None:
-        """Computes what depends on variables and blocks of random numbers, and goes to the position in them."""
-        names = self._namespace
-        names.update(zip(self._noise_names, self._noise.blocks, strict=True))
-        with np.errstate(all="ignore"):
-            for derived in self._derived:
-                names[derived.name] = derived.compute(*[names[source] for source in derived.sources])
-        position = names["position"]
-        rows = [names[block][position:] for block in self._rows]
-        names["draw"] = zip(range(position + 1, self._noise.steps + 1), *rows, strict=True).__next__
 
 
 def _fixed_reader(flat: FlatGraph, tensors: list[tf.Tensor]) -> Callable[[], list[Array]]:

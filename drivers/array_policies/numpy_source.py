@@ -17,6 +17,7 @@ from ppo_agent.common.types import Array
 
 from .flat_graph import FlatGraph
 from .levels import Level, Levels, attributes_of, seed_of
+from .numpy_code import Derived, PortableCode
 from .numpy_operations import Form, UnsupportedError, form_of, shape_of
 
 Shape = tuple[int, ...]
@@ -74,21 +75,6 @@ class _Statement:
     form: Form | None = None
 
 
-@dataclasses.dataclass
-class Derived:
-    """An array that is computed outside of the function.
-
-    Attributes:
-        name: In the source.
-        sources: Names of what it is computed from.
-        compute: Does so.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    compute: Callable[..., Array]
-
-
 class NumpySource:
     """Reads a graph and writes the function.
 
@@ -127,6 +113,12 @@ class NumpySource:
     def results_vary(self) -> list[bool]:
         """Returns for each result whether it depends on random numbers."""
         return [value.varies for value in self._results]
+
+    def portable(self, text: str) -> PortableCode:
+        """Returns all that the function needs, for the source that `write` returned."""
+        return PortableCode(
+            text, self.namespace, list(self.fixed), dict(self.noise), list(self.derived), list(self.rows.values())
+        )
 
     def write(self, parameters: str, arguments: Sequence[str], result: Callable[[list[str]], str]) -> str:
         """Returns the source of a function `act`; None is its result if a condition does not hold.
@@ -327,12 +319,12 @@ class NumpySource:
         call: Any = form.call
         dtype = tensor.dtype.as_numpy_dtype
         key = ("block", tensor.name)
+        are_blocks = [operand.level == Level.NOISE for operand in operands]
 
-        def compute(*blocks: Array) -> Array:
-            shaped = (
-                x.reshape(-1, *place) if v.level == Level.NOISE else x for v, x in zip(operands, blocks, strict=True)
+        def compute(*parts: Array) -> Array:
+            return call(
+                *[x.reshape(-1, *place) if is_block else x for is_block, x in zip(are_blocks, parts, strict=True)]
             )
-            return call(*shaped)
 
         return self._derive(key, operands, compute, place, dtype)
 

@@ -38,9 +38,20 @@ class EpisodeInfos:
             if len(finite):
                 self._totals[name] = total + float(np.sum(finite, dtype=np.float64)), count + len(finite)
 
+    def totals(self) -> dict[str, tuple[float, int]]:
+        """Returns sums and counts by name since the last call, for `merge` of another one."""
+        totals, self._totals = self._totals, {}
+        return totals
+
+    def merge(self, totals: Mapping[str, tuple[float, int]]) -> None:
+        """Takes in what another one's `totals` returned."""
+        for name, (total, count) in totals.items():
+            own, own_count = self._totals.get(name, (0.0, 0))
+            self._totals[name] = own + total, own_count + count
+
     def pop(self) -> dict[str, float]:
         """Returns the means by name, over the episodes since the last call that had such a number."""
-        totals, self._totals = self._totals, {}
+        totals = self.totals()
         return {name: total / count for name, (total, count) in totals.items()}
 
 

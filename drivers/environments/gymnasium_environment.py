@@ -19,7 +19,7 @@ from ppo_agent.common.types import Nest
 
 from ..faults.faults import EnvironmentFaultError
 from ..faults.recovery import Recovery, check_limits
-from ..faults.soundness import SoundnessCheck
+from ..faults.soundness import SoundnessCheck, leaves_of
 from ..vector_envs import autoreset, factory
 from . import spaces
 from .episode_infos import EpisodeInfos
@@ -153,9 +153,10 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
                 decode,
                 encode,
                 functools.partial(_check_mask, self._mask_layout, index * size),
-                SoundnessCheck(self.observation_spec(), size),
+                SoundnessCheck(leaves_of(self.observation_spec()), size),
                 self._recovery,
                 self._episode_infos,
+                ts.TimeStep,
                 index * size,
             )
             for index, half in enumerate(halves)

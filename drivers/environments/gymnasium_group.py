@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common.types import Array, Nest
 
@@ -19,7 +18,11 @@ from ..vector_envs.serial import Restart
 from .episode_infos import EpisodeInfos
 from .vector_results import check_result
 
-_FIRST, _MID, _LAST = (np.int32(x) for x in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
+if TYPE_CHECKING:
+    from tf_agents.trajectories import time_step as ts
+
+# TF-Agents' step types.
+_FIRST, _MID, _LAST = (np.int32(x) for x in (0, 1, 2))
 
 
 class GymnasiumGroup:
@@ -46,6 +49,7 @@ class GymnasiumGroup:
         is_sound: SoundnessCheck,
         recovery: Recovery,
         episode_infos: EpisodeInfos,
+        make_time_step: Callable[..., ts.TimeStep],
         first_index: int = 0,
     ) -> None:
         """Takes a vector environment with next-step autoreset; nothing is reset yet.
@@ -59,12 +63,13 @@ class GymnasiumGroup:
             is_sound: Tells whether a time step may reach a learner.
             recovery: Decides about those that may not, and about environments that fail.
             episode_infos: Takes in what the environments say at an episode's end.
+            make_time_step: TF-Agents' `TimeStep`, or another tuple of its fields in a process without TensorFlow.
             first_index: Number of the first environment, for errors.
         """
         self._env = env
         self.num_environments = num_environments
         self._decode_observation, self._encode_action = decode_observation, encode_action
-        self._check = check
+        self._check, self._make_time_step = check, make_time_step
         self._is_sound, self._recovery, self._first_index = is_sound, recovery, first_index
         self._episode_infos = episode_infos
         self._reports_faults = hasattr(env, "restart")
@@ -88,7 +93,7 @@ class GymnasiumGroup:
             raise self._without_culprit(error) from error
         size = self.num_environments
         self._any_ended = False
-        time_step = ts.TimeStep(
+        time_step = self._make_time_step(
             np.full(size, _FIRST), np.zeros(size, np.float32), np.ones(size, np.float32), self._decode(observation)
         )
         return self._keep(time_step, infos)
@@ -152,7 +157,7 @@ class GymnasiumGroup:
         else:  # The usual step costs little: it shares these arrays.
             step_type, discount = self._all_mid, self._all_one
         self._any_ended = any_ends
-        return self._keep(ts.TimeStep(step_type, reward, discount, self._decode(observation)), infos)
+        return self._keep(self._make_time_step(step_type, reward, discount, self._decode(observation)), infos)
 
     def _note_ends(self, rows: Array, infos: Mapping[str, Any]) -> None:
         """Takes note of episodes that ended as they should, by row."""
@@ -180,7 +185,7 @@ class GymnasiumGroup:
             given_up = list(restarts)
             step_type[given_up], reward[given_up], discount[given_up] = _FIRST, 0.0, 1.0
             self._starts[given_up] = self._count
-            time_step = ts.TimeStep(step_type, reward, discount, self._decode(self._env.observations))
+            time_step = self._make_time_step(step_type, reward, discount, self._decode(self._env.observations))
             faults = {**self._is_sound.faults(time_step), **failed}
         return time_step
 

@@ -6,15 +6,17 @@ Both sides have the same nesting: a `Dict` space is a dict of leaves, a `Tuple` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
-from tf_agents.specs import tensor_spec
 
 from ppo_agent.common.types import Array, Nest
 
 from ..faults.leaf_checks import as_leaf, value_outside
+
+if TYPE_CHECKING:
+    from tf_agents.specs import tensor_spec
 
 Encoder = Callable[[Nest], Nest]
 
@@ -190,4 +192,7 @@ def _bounded_spec(
     low, high = (np.asarray(bound, dtype) for bound in (low, high))
     if low.size and (low == low.flat[0]).all() and (high == high.flat[0]).all():
         low, high = low.flat[0], high.flat[0]
+    # Processes that only step environments do without TensorFlow.
+    from tf_agents.specs import tensor_spec
+
     return tensor_spec.BoundedTensorSpec(shape, dtype, low, high, name)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from ppo_agent.common import array_nests
 from ppo_agent.common.types import Nest
 
 from ..faults.leaf_checks import as_leaf
@@ -121,14 +121,14 @@ def _takes_options(reset: Callable[..., Any]) -> bool:
 
 def _any_differs(before: Nest, after: Nest, mask: np.ndarray) -> bool:
     """Returns whether the rows in `mask` of two nests of arrays [B, ...] are not equal."""
-    pairs = zip(tf.nest.flatten(before), tf.nest.flatten(after), strict=True)
+    pairs = zip(array_nests.flatten(before), array_nests.flatten(after), strict=True)
     return bool(mask.any()) and not all(
         np.array_equal(old[mask], np.asarray(new)[mask], equal_nan=old.dtype.kind == "f") for old, new in pairs
     )
 
 
 def _copy(observation: Nest) -> Nest:
-    return tf.nest.map_structure(np.array, observation)
+    return array_nests.map_structure(np.array, observation)
 
 
 def _put_rows(observation: Nest, rows: Any, mask: np.ndarray) -> Nest:
@@ -141,8 +141,8 @@ def _put_rows(observation: Nest, rows: Any, mask: np.ndarray) -> Nest:
     """
     result = _copy(observation)
     for index in np.flatnonzero(mask):
-        row = rows[index] if _is_object_array(rows) else tf.nest.map_structure(lambda leaf, i=index: leaf[i], rows)
-        for target, value in zip(tf.nest.flatten(result), tf.nest.flatten(row), strict=True):
+        row = rows[index] if _is_object_array(rows) else array_nests.map_structure(lambda leaf, i=index: leaf[i], rows)
+        for target, value in zip(array_nests.flatten(result), array_nests.flatten(row), strict=True):
             target[index] = as_leaf(value, target.shape[1:], target.dtype, "final observation")
     return result
 

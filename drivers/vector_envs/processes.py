@@ -13,10 +13,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ppo_agent.common import array_nests
 from ppo_agent.common.types import Nest
 
 from ..faults.faults import EPISODES, FAULTS, Fault
@@ -124,7 +124,7 @@ class GroupedVectorEnv(VectorEnv):
         """Begins to step all environments."""
         for worker in self._workers:
             rows = slice(worker.rows.start, worker.rows.stop)
-            worker.send("step", tf.nest.map_structure(lambda x, rows=rows: np.asarray(x)[rows], actions))
+            worker.send("step", array_nests.map_structure(lambda x, rows=rows: np.asarray(x)[rows], actions))
 
     def step_wait(self) -> StepResult:
         """Waits for the result of the step."""

@@ -54,6 +54,25 @@ def concatenate(parts: Sequence[Nest]) -> Nest:
     return packer(parts[0])(map(np.concatenate, leaves))
 
 
+def flatten(nest: Nest) -> list[Any]:
+    """Returns the leaves of a nest, in tf.nest's order."""
+    return flattener(nest)(nest)
+
+
+def map_structure(function: Callable[..., Any], nest: Nest) -> Nest:
+    """Returns the nest with a function applied to its leaves."""
+    return packer(nest)(map(function, flatten(nest)))
+
+
+def with_paths(nest: Nest, prefix: str = "") -> list[tuple[str, Any]]:
+    """Returns the leaves of a nest, each behind its path, which is joined by slashes."""
+    if not is_nest(nest):
+        return [(prefix, nest)]
+    keys = getattr(nest, "_fields", None)
+    parts = [(keys[key] if keys else key, child) for key, child in parts_of(nest)]
+    return [leaf for key, child in parts for leaf in with_paths(child, f"{prefix}/{key}" if prefix else str(key))]
+
+
 def is_nest(structure: Any) -> bool:
     """Whether it is not a leaf."""
     return isinstance(structure, Mapping | tuple | list)

@@ -1,0 +1,1 @@
+"""Collection by actors of Ray Core."""

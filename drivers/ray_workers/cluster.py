@@ -1,0 +1,69 @@
+"""Joins a Ray cluster, or starts one on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+# What Ray itself and its processes read.
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+MISSING = "ray is not installed, expected for workers of Ray: run `pip install 'ppo-agent[ray]'`."
+
+
+def load_ray() -> Any:
+    """Imports ray.
+
+    Raises:
+        ImportError: It is not installed; the message is one sentence that says what to install.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise ImportError(MISSING, name="ray") from error
+
+
+def connect(address: str | None, num_workers: int) -> tuple[Any, bool]:
+    """Returns ray, connected, and whether it was started here.
+
+    Args:
+        address: Of a cluster, as `ray.init` takes it; None for the one that this process is connected to, else for one
+            on this machine, without a dashboard and bound to loopback.
+        num_workers: How many cores a new one offers at least.
+
+    Raises:
+        ImportError: See `load_ray`.
+        ConnectionError: There is no cluster at that address.
+    """
+    ray = load_ray()
+    if ray.is_initialized():
+        return ray, False
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConnectionError(f"ray_address is {address!r}, expected that of a running Ray cluster.") from error
+        return ray, True
+    cores = max(num_workers, os.cpu_count() or 1)
+    with _on_loopback():
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+    return ray, True
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Inside, Ray takes this machine's address to be 127.0.0.1, as it does on Windows and macOS."""
+    constants = importlib.import_module("ray._private.ray_constants")
+    before = constants.ENABLE_RAY_CLUSTER, os.environ.get(_CLUSTERS)
+    constants.ENABLE_RAY_CLUSTER, os.environ[_CLUSTERS] = False, "0"
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before[0]
+        os.environ.pop(_CLUSTERS)
+        if before[1] is not None:
+            os.environ[_CLUSTERS] = before[1]
