@@ -27,6 +27,8 @@ from ppo_agent.common import atomic_files
 Arrays = Mapping[str, np.ndarray]
 
 _MANIFEST, _VARIABLES, _STATE = "manifest.json", "variables.npz", "state.json"
+# Where a run keeps them.
+_OF_A_RUN = "checkpoints"
 _NAME = re.compile(r"checkpoint-(\d+)-(\d+)")
 # Far above what a manifest or a state takes; arrays are measured by what the manifest says.
 _LARGEST_MANIFEST, _LARGEST_STATE = 2**26, 2**28
@@ -161,7 +163,23 @@ class CheckpointStore:
                 f"{self.directory} holds checkpoints of an older format, which is no longer read: "
                 "finish the run with the version that began it, or start another one."
             )
+        self._check_place()
         return None
+
+    def _check_place(self) -> None:
+        """Raises CheckpointError where checkpoints lie elsewhere: a None would let the caller start from nothing."""
+        expected = None
+        if _NAME.fullmatch(self.directory.name) or (self.directory / _MANIFEST).is_file():
+            expected = self.directory.parent
+        elif self.directory.is_file():
+            expected = self.directory.parents[1] if _NAME.fullmatch(self.directory.parent.name) else ""
+        elif CheckpointStore(self.directory / _OF_A_RUN)._folders():
+            expected = self.directory / _OF_A_RUN
+        if expected is not None:
+            raise CheckpointError(
+                f"directory is {self.directory}, expected the folder that holds the checkpoints{expected and ': '}"
+                f"{expected}."
+            )
 
     def best(self) -> Path | None:
         """The checkpoint with the highest evaluation, the earliest of equal ones; None if none was evaluated."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ def _figure() -> Any:
         from matplotlib.figure import Figure
     except ValueError:  # MPLBACKEND names a backend that is not installed; none is needed.
         wanted = os.environ.pop("MPLBACKEND", "")
+        # What was imported before the error is of no use.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]
         try:
             from matplotlib.figure import Figure
         finally:

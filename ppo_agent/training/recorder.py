@@ -166,7 +166,8 @@ class RunRecorder:
                     export_policy_saver(policy, self.directory.policy_saver)
                 self._plot(trainer)
             with self._told("result.json"):
-                result = write_result()
+                # Known also where a signal that waited is raised at the end of this block.
+                result = trainer.result = write_result()
             if not is_saved:
                 raise CheckpointError(f"{self.directory.checkpoints}: the last checkpoint could not be written.")
             return result

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ppo_agent.checkpoint import CheckpointMismatchError, TrainingCheckpoint
+from ppo_agent.checkpoint import CheckpointError, CheckpointMismatchError, TrainingCheckpoint
 from ppo_agent.drivers import EpisodeStatistics, TFCartPole
 
 KEYWORDS = {"minibatch_size": 8, "num_epochs": 2, "normalize_rewards_by": "return", "use_gae": True}
@@ -153,3 +153,31 @@ def test_parts_that_are_missing_are_listed(tmp_path: Path) -> None:
         TrainingCheckpoint(tmp_path, agent=make_agent(0)).restore()
     with pytest.raises(TypeError, match="driver is 3, expected"):
         TrainingCheckpoint(tmp_path, agent=make_agent(0), driver=3)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("run/checkpoints/checkpoint-1-7", "run/checkpoints"),
+        ("run/checkpoints/checkpoint-1-7/manifest.json", "run/checkpoints"),
+        ("run", "run/checkpoints"),
+        ("moved", ""),
+    ],
+)
+def test_a_place_beside_the_checkpoints_is_an_error(place: str, expected: str, tmp_path: Path) -> None:
+    """A None would let the caller start from nothing."""
+    agent = make_agent(0)
+    written = TrainingCheckpoint(tmp_path / "run" / "checkpoints", agent=agent).save(7)
+    (tmp_path / "moved").mkdir()
+    for file in written.iterdir():
+        (tmp_path / "moved" / file.name).write_bytes(file.read_bytes())
+    before = helpers.state_of(agent)
+    message = f"^directory is {tmp_path / place}, expected the folder that holds the checkpoints: {tmp_path / expected}"
+    with pytest.raises(CheckpointError, match=message):
+        TrainingCheckpoint(tmp_path / place, agent=agent).restore()
+    helpers.assert_same_state(helpers.state_of(agent), before)
+
+
+def test_a_folder_that_is_not_there_yet_has_none(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "later"):
+        assert TrainingCheckpoint(folder, agent=make_agent(0)).restore() is None

@@ -81,7 +81,8 @@ MOMENTS = {
         ("building", signal.SIGTERM),
         ("updating", signal.SIGINT),
         ("evaluating", signal.SIGTERM),
-        *(pytest.param(name, signal.SIGTERM, marks=pytest.mark.slow) for name in ("reporting", "saving", "exporting")),
+        ("exporting", signal.SIGTERM),
+        *(pytest.param(name, signal.SIGTERM, marks=pytest.mark.slow) for name in ("reporting", "saving")),
     ],
 )
 def test_a_signal_ends_the_run_in_order(moment, number, quick, tmp_path: Path, capsys) -> None:

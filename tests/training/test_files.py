@@ -4,6 +4,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -113,7 +115,7 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
         os.close(writer)
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "checkpoints", "settings.json", "train"])
+@pytest.mark.parametrize("name", ["metrics.csv", "checkpoints", "settings.json", "train", "learning_curve.png"])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").touch()
@@ -197,3 +199,71 @@ def test_curve_is_drawn_from_whatever_there_is(tmp_path: Path, returns: list[flo
     columns = {"environment_steps": [10.0 * i for i in range(len(returns))], "episode_return_mean": returns}
     plotting.plot_learning_curve(tmp_path / "curve.png", "title", columns, [[20, 2.0, 0.5]] if returns else [])
     assert (tmp_path / "curve.png").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "evaluations.csv", "learning_curve.png", "result.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_one_is_refused(make, name: str, tmp_path: Path) -> None:
+    """A pipe would hold a resumed run up for ever."""
+    (tmp_path / "settings.json").touch()
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} in it is no regular file"):
+        RunDirectory(tmp_path).check(resume=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff\xfe\n\n,,,\n",
+        b"other,columns\n1,2\n3,4\n",
+        b"environment_steps\n10\n20\n",
+        b'"' * 1000,
+        b"environment_steps,wall_time_s\n10,1.0\nten,1.0\nnan,1\n1e400,2\n20,2.0,7,8\n",
+    ],
+)
+def test_a_damaged_table_can_be_continued(content: bytes, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Lines that cannot be read are left out, and the rows that follow are found again."""
+    (tmp_path / "metrics.csv").write_bytes(content)
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.drop_after(15)
+    for steps in (20, 30):
+        table.append(a_row(steps, rng))
+    table.sync()
+    assert MetricsTable(tmp_path / "metrics.csv").read()["environment_steps"][-2:] == [20, 30]
+
+
+def test_a_table_that_became_a_link_is_not_written_through(tmp_path: Path, rng: np.random.Generator, capsys) -> None:
+    (tmp_path / "precious").write_text("precious")
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.append(a_row(10, rng))
+    (tmp_path / "metrics.csv").unlink()
+    (tmp_path / "metrics.csv").symlink_to(tmp_path / "precious")
+    for steps in (20, 30):
+        table.append(a_row(steps, rng))
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_curve_replaces_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "curve.png").symlink_to(tmp_path / "precious")
+    plotting.plot_learning_curve(tmp_path / "curve.png", "title", {"environment_steps": [], "episode_return_mean": []})
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "curve.png").is_symlink()
+
+
+@pytest.mark.parametrize("backend", ["bogus", "module://nowhere.backend", "module://matplotlib_inline.backend_inline"])
+def test_curves_need_no_backend(backend: str, tmp_path: Path) -> None:
+    """The shell of a notebook's kernel sets one that a run's environment may not have."""
+    code = (
+        "import sys; from pathlib import Path; from ppo_agent.training import plotting;"
+        "columns = {'environment_steps': [1, 2], 'episode_return_mean': [1, 3]};"
+        "plotting.plot_learning_curve(Path(sys.argv[1]), 'title', columns)"
+    )
+    environment = {**os.environ, "MPLBACKEND": backend}
+    command = [sys.executable, "-c", code, str(tmp_path / "curve.png")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
