@@ -77,14 +77,8 @@ class CompiledUpdate:
 
     def _become_part(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         """Runs the update within the caller's own tf.function, as TF-Agents' learners call it."""
-        shape = trajectory.step_type.shape
-        if self._config.jit_compile is None and self._config.minibatch_size is None and shape.is_fully_defined():
-            update = self.update
-            plain = update.needs_plain_graph or update.has_network_state
-            jit = not plain and self._is_faster_with_xla(shape.num_elements())
-            # An error of XLA could not be caught here.
-            return self.update(trajectory, weights, None, jit, checks_operations=True)
-        return self.update(trajectory, weights, None, self._wants_xla(shape[1]) and not self._xla_is_refused)
+        length = trajectory.step_type.shape[1]
+        return self.update(trajectory, weights, None, self._wants_xla(length) and not self._xla_is_refused)
 
     def _call_with_xla(self, trajectory: Trajectory, weights: Tensor | None, fed: Fed, capacity: int) -> UpdateOutcome:
         """Runs the update with XLA, and without where XLA cannot or where a gradient step has to be skipped."""

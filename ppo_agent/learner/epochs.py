@@ -88,7 +88,8 @@ def run_epochs(
 
     Args:
         step: takes one gradient step; a step that is not sound counts as skipped.
-        num_steps: how many at most, an int32 scalar of at least 1.
+        num_steps: how many at most, an int32 scalar of at least 1; the graph of the number 1 has no loop, which would
+            take as long as a step of small networks.
         num_scalars: how many scalars a step reports.
         continues: tells from the report of a step (zeros before the first one) whether another one follows.
         skipped_before: how many steps in a row were skipped before.
@@ -110,7 +111,10 @@ def run_epochs(
     # A call that comes after the limit was reached takes a step all the same.
     before = tf.cast(skipped_before, tf.int32)
     before = tf.minimum(before, most_skipped - 1) if most_skipped else before
-    return _Tally(*tf.while_loop(more, body, list(_no_steps(num_scalars, before)))).result()
+    nothing = _no_steps(num_scalars, before)
+    if isinstance(num_steps, int) and num_steps == 1:
+        return nothing.after(*step(nothing.taken)).result()
+    return _Tally(*tf.while_loop(more, body, list(nothing))).result()
 
 
 def run_with_targets(

@@ -15,7 +15,7 @@ from ppo_agent import summaries
 from ppo_agent.common import replicas, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
-from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report, xla_operations
+from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report
 from ppo_agent.learner.batches import TrainingBatch
 from ppo_agent.learner.epochs import EpochsResult
 from ppo_agent.learner.guards import Guard
@@ -76,7 +76,6 @@ class Update:
         weights: Tensor | None,
         capacity: Tensor | None = None,
         jit: bool = False,
-        checks_operations: bool = False,
     ) -> UpdateOutcome:
         """Updates the agent.
 
@@ -85,15 +84,12 @@ class Update:
             weights: importance weights or None, see `batches.broadcast_weights`.
             capacity: number of rows that XLA shall see; None for as many as there are.
             jit: whether XLA compiles the gradient steps.
-            checks_operations: whether it does so only if it is known to have all their operations.
         """
         guard = Guard.UNDO if jit and capacity is not None else Guard.SKIP
         rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity, jit)
 
-        def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-            if self.is_distributed():
-                return function
-            return xla_operations.compiled(function, arguments, jit, checks_operations)
+        def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+            return function if self.is_distributed() else tf.function(function, jit_compile=jit, autograph=False)
 
         if self.config.recompute_advantages:
             result, outcome = self._take_epochs(
@@ -104,7 +100,7 @@ class Update:
             def take_steps(rows: TrainingBatch, *tensors: tf.Tensor) -> tuple[EpochsResult, UpdateOutcome]:
                 return self._take_steps(rows, Minibatches(plan.size, plan.is_padded, *tensors), guard)
 
-            result, outcome = compiled(take_steps, rows, *plan[2:])(rows, *plan[2:])
+            result, outcome = compiled(take_steps)(rows, *plan[2:])
         most_skipped = self.config.max_skipped_steps
         if guard is Guard.SKIP and most_skipped and not self.is_distributed():
             self.skipped_minibatch.put_if(
@@ -208,7 +204,7 @@ class Update:
             return self._run_epochs(rows, plan_, guard, 1, index, before)
 
         targets = (rows.returns, rows.advantages)
-        take_epoch = compiled(take_epoch, tf.constant(0), targets, self._skipped_before(), rows, *plan[2:])
+        take_epoch = compiled(take_epoch)
 
         def epoch(index: Tensor, targets: tuple[Tensor, Tensor], before: Tensor, number: Tensor = 1) -> EpochsResult:
             if self.is_distributed():
@@ -275,7 +271,7 @@ class Update:
             index += first * plan.count
             return self._step((rows, whole), plan, index, guard, self._optimizer)[:2]
 
-        return self._loop(step, num_epochs * plan.count, before, guard)
+        return self._loop(step, num_epochs if whole else num_epochs * plan.count, before, guard)
 
     def _loop(self, step: epochs.Step, num_steps: Tensor, before: Tensor, guard: Guard = Guard.SKIP) -> EpochsResult:
         before, most = (0, 1) if guard is Guard.UNDO else (before, self.config.max_skipped_steps)

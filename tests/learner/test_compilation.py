@@ -12,6 +12,7 @@ from tf_agents.utils import common
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import compilation, report
 from ppo_agent.learner.compilation import CompiledUpdate
+from ppo_agent.learner.schedule_feed import ScheduleFeed
 from ppo_agent.learner.update import Update, UpdateOutcome
 
 CLIP = {"importance_ratio_clipping": 0.2, "use_gae": True, "gradient_clipping": 0.5, "entropy_regularization": 0.01}
@@ -191,6 +192,7 @@ class Stub:
 
     def __init__(self, message, fails_in_graph=False):
         self.config, self.is_recurrent = PPOConfig(jit_compile=True), False
+        self.feed = ScheduleFeed(self.config, tf.keras.optimizers.Adam(), list)
         self._message, self._fails_in_graph = message, fails_in_graph
 
     def is_distributed(self):

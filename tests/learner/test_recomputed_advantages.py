@@ -6,6 +6,8 @@ import oracles
 import pytest
 import tensorflow as tf
 
+from ppo_agent.learner import batches
+
 KEYWORDS = {
     "importance_ratio_clipping": 0.2,
     "initial_adaptive_kl_beta": 0.0,
@@ -15,17 +17,17 @@ KEYWORDS = {
 }
 
 
-def targets_of_epochs(agent, experience):
-    """What each gradient step of an agent that runs eagerly aims at: returns and advantages, and the oracle's."""
-    found, evaluate = [], agent._update._methods.evaluate
+def targets_of_epochs(agent, experience, monkeypatch):
+    """What each gradient step of an agent that runs eagerly aims at: returns, advantages, and the values before it."""
+    found, prepared = [], batches.prepared
 
-    def record(minibatch, training):
+    def record(minibatch):
         valid = minibatch.mask.numpy()
         present = agent._objective.predict_values(experience.observation, experience.step_type).numpy()
         found.append((minibatch.returns.numpy()[valid], minibatch.advantages.numpy()[valid], present))
-        return evaluate(minibatch, training)
+        return prepared(minibatch)
 
-    agent._update._methods.evaluate = record
+    monkeypatch.setattr(batches, "prepared", record)
     agent.train(experience)
     return found
 
@@ -40,12 +42,12 @@ def expected_targets(agent, experience, values):
 
 
 @pytest.mark.parametrize(("minibatch_size", "padding"), [(None, 0), (9, 0), (16, 5)])
-def test_targets_of_every_epoch_come_from_the_value_network_at_its_start(rng, minibatch_size, padding):
+def test_targets_of_every_epoch_come_from_the_value_network_at_its_start(rng, minibatch_size, padding, monkeypatch):
     agent = helpers.make_agent(
         **KEYWORDS, use_td_lambda_return=True, minibatch_size=minibatch_size, num_epochs=3, recompute_advantages=True
     )
     experience = helpers.make_experience(agent, rng, padding=padding)
-    found = targets_of_epochs(agent, experience)
+    found = targets_of_epochs(agent, experience, monkeypatch)
     per_epoch = len(found) // 3
     assert (per_epoch > 1) == (minibatch_size is not None)
     for epoch in range(3):
