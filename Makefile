@@ -1,4 +1,4 @@
-# make train, make test, make lint, make benchmark, make reliability: see README.md. All of them set up a virtual
+# make train, make test, make lint, make docs, make benchmark, make reliability: see README.md. All of them set up a virtual
 # environment first, once.
 #   STACK   tf221 (Python 3.11 to 3.13) or tf215 (Python 3.11)
 #   VENV    the folder of the virtual environment
@@ -19,7 +19,7 @@ SHELL = bash
 
 SMOKE = build/smoke/$(notdir $(VENV))
 
-.PHONY: train test smoke test-slow properties reliability soak benchmark learning lint audit format install lock clean
+.PHONY: train test smoke test-slow properties reliability soak benchmark learning lint audit format docs install lock clean
 
 train: install
 	"$(BIN)/ppo-train" $(ARGS)
@@ -73,7 +73,11 @@ lint: install
 # Known vulnerabilities of the locked packages; says so and goes on where the service cannot be reached. What it finds
 # fails here, but not in lint: an advisory of tonight shall not stop a change that has nothing to do with it.
 audit: install
-	@"$(BIN)/python" requirements/audit.py build/audit $(addprefix requirements/,$(STACK).txt build.txt audit.txt)
+	@"$(BIN)/python" requirements/audit.py build/audit $(addprefix requirements/,$(STACK).txt build.txt audit.txt docs.txt)
+
+# The site, into build/site-docs: warnings are errors.
+docs: install
+	@requirements/docs.sh "$(BIN)/python" build/docs-env
 
 format: install
 	"$(BIN)/ruff" check --fix .

@@ -47,7 +47,8 @@ def shared_networks(
         Actor network and value network.
 
     Raises:
-        As `ActorNetwork`.
+        ValueError: as `ActorNetwork`.
+        TypeError: likewise.
     """
     splitter = observation_and_action_constraint_splitter
     seeds = initializers.SeedSource(seed, "torso")

@@ -15,6 +15,7 @@ compile() { # NAME [ARGUMENT...]: reads NAME.in, writes NAME.txt
 
 compile build build.in "$@"
 compile audit audit.in "$@"
+compile docs docs.in "$@"
 compile tf221 tf221.in --overrides tf221-overrides.txt --constraints build.txt "$@"
 compile tf215 tf215.in --constraints build.txt "$@"
 for stack in tf221 tf215; do

@@ -85,7 +85,7 @@ def export_policy_saver(policy: tf_policy.TFPolicy, directory: str | os.PathLike
         directory: where; an earlier SavedModel there is replaced in one step.
 
     Raises:
-        As `export_policy`.
+        ValueError: as `export_policy`.
     """
     _check_policy(policy)
     target = files.check_folder(directory)
