@@ -81,7 +81,7 @@ def packages() -> list[str]:
 
 setup(
     name="ppo_agent",
-    version="0.1.0",
+    version="1.0.0",
     description="Proximal policy optimisation for TensorFlow and TF-Agents: right, fast and deployable.",
     long_description=readme(),
     long_description_content_type="text/markdown",
@@ -90,7 +90,7 @@ setup(
     author="The ppo_agent authors",
     keywords=["reinforcement learning", "PPO", "TensorFlow", "TF-Agents", "gymnasium"],
     classifiers=[
-        "Development Status :: 4 - Beta",
+        "Development Status :: 5 - Production/Stable",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3.11",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer
     from ppo_agent.variants import PPOClipAgent, PPOKLPenaltyAgent
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "NonFiniteUpdateError",

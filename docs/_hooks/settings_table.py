@@ -80,14 +80,15 @@ def constants(path: Path) -> dict[str, Any]:
             found |= {
                 alias.asname or alias.name: imported[alias.name] for alias in node.names if alias.name in imported
             }
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             with contextlib.suppress(Exception):  # It needs something else.
-                found[node.targets[0].id] = _value(node.value, found)
+                found[ast.unparse(target)] = _value(node.value, found)
     return found
 
 
 def _value(node: ast.expr, known: Mapping[str, Any]) -> Any:
-    return eval(compile(ast.Expression(node), "<documentation>", "eval"), {}, dict(known))  # noqa: S307
+    return eval(compile(ast.Expression(node), "<documentation>", "eval"), dict(known))  # noqa: S307
 
 
 def _shown(default: Any) -> str:

@@ -192,7 +192,9 @@ def _curve(label: str, runs: Sequence[Run]) -> Curve:
 
 def _differing(runs: Sequence[Run], by: str | None) -> list[str]:
     """The settings that make the groups: the environment where there are several, and `by` or all that differ."""
-    names = sorted({name for run in runs for name in run.settings} - {"seed"}) if by is None else [by]
+    # Settings that only some versions of the package have make no difference.
+    common = set.intersection(*(set(run.settings) for run in runs))
+    names = sorted(common - {"seed"}) if by is None else [by]
     names = ["env_name", *(name for name in names if name != "env_name")]
     values = {name: {json.dumps(run.settings.get(name)) for run in runs} for name in names}
     return [name for name in names if name == by or len(values[name]) > 1]

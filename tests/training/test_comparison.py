@@ -106,6 +106,14 @@ def test_environments_are_never_mixed(tmp_path: Path) -> None:
     assert comparison.to_rows([curve])[1] == ["A-v0", "1", "10", "10", "", ""]
 
 
+def test_settings_of_later_versions_make_no_groups(tmp_path: Path) -> None:
+    steps = np.array([10, 20])
+    write_run(tmp_path / "0", steps, steps)
+    write_run(tmp_path / "1", steps, steps, seed=1, invented_later=3)
+    runs = [comparison.read_run(path, "episode_return_mean", 1) for path in comparison.find_runs([tmp_path])]
+    assert [curve.num_runs for curve in comparison.compare(runs, None)] == [2]
+
+
 WRONG = {
     "nothing": ([], "RUN is missing, expected the folders of runs."),
     "no run": (["{}/empty"], "RUN is '{}/empty', expected the folder of a run, or one with runs inside."),
