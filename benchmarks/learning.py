@@ -7,6 +7,7 @@
     python -m benchmarks.learning --tasks=atari --total_environment_steps=300000
     python -m benchmarks.learning --variant=stable_baselines3 --tasks=CartPole-v1,LunarLander-v3,Hopper-v5
     python -m benchmarks.learning --variant=without_1 --tasks=CartPole-v1
+    python -m benchmarks.learning --variant=with_recompute_advantages --tasks=Hopper-v5 --total_environment_steps=300000
 
 Each run is a process with one thread for each library, `--jobs` of them at a time: `ppo-train`, or another program
 (`--variant`) that writes the same files. Flags that are not known here are passed on. A run that is done is not done
@@ -53,10 +54,21 @@ SUITES = {
 PRESETS, LONG, PEER = "presets", "presets_3m", "stable_baselines3"
 # Of `benchmarks.ablation`, which is not imported here because it imports TensorFlow.
 ABLATIONS = ("nothing", "1", "2", "minibatch_statistics", "3", "4")
-WITHOUT = "without_"
-VARIANTS = (PRESETS, LONG, PEER, *(WITHOUT + name for name in ABLATIONS))
+WITHOUT, WITH = "without_", "with_"
+# Keywords of the agent that are off in the presets, with the flags that turn them on; to be compared with nothing.
+FEATURES = {
+    "nothing": (),
+    "recompute_advantages": ("--recompute_advantages",),
+    "learning_rate_kl_target": ("--learning_rate_schedule=constant", "--learning_rate_kl_target=0.01"),
+    "warmup_cosine": ("--learning_rate_schedule=warmup_cosine",),
+    "value_clipping": ("--value_clipping=0.2",),
+    "dual_clipping": ("--dual_clipping=3",),
+    "normalize_value_targets": ("--normalize_value_targets",),
+    "target_kl": ("--target_kl=0.02",),
+}
+VARIANTS = (PRESETS, LONG, PEER, *(WITHOUT + name for name in ABLATIONS), *(WITH + name for name in FEATURES))
 # What a variant adds to the presets.
-_FLAGS = {LONG: ("--total_environment_steps=3000000",)}
+_FLAGS = {LONG: ("--total_environment_steps=3000000",), **{WITH + name: flags for name, flags in FEATURES.items()}}
 _EVALUATED_EPISODES = 20
 # Iterations between evaluations in MuJoCo's tasks, 51,200 steps: others publish the best one of a training.
 _EVALUATION_INTERVAL = 25
@@ -75,7 +87,7 @@ def program(variant: str) -> list[str]:
     Raises:
         UnavailableError: the peer cannot be installed.
     """
-    if variant in (PRESETS, LONG):
+    if variant in _FLAGS or variant == PRESETS:
         return [sys.executable, "-m", "ppo_agent.train"]
     if variant == PEER:
         return [virtual_environments.python_of(PEER), "-m", "benchmarks.peers.sb3_learning"]
@@ -98,7 +110,7 @@ def train(variant: str, environment: str, seed: int, flags: Sequence[str], episo
     root_dir = folder(variant, environment, seed)
     if _is_finished(root_dir):
         return f"{variant}, {environment} {seed}: done before"
-    evaluates = environment in SUITES["mujoco"] and variant != PEER
+    evaluates = environment in SUITES["mujoco"] and variant in (PRESETS, LONG)
     flags = [*([f"--eval_interval={_EVALUATION_INTERVAL}"] if evaluates else []), *_FLAGS.get(variant, ()), *flags]
     command = [*program(variant), f"--env_name={environment}", f"--seed={seed}", *flags]
     if (root_dir / "checkpoints").exists():

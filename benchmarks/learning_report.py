@@ -182,11 +182,27 @@ def ablation_table(variants: Mapping[str, Runs]) -> list[str]:
     return lines
 
 
+def features_table(variants: Mapping[str, Rows]) -> list[str]:
+    """Lines of the table of what can be turned on, a row for each and a column for each environment."""
+    environments = sorted({environment for rows in variants.values() for environment in rows})
+    lines = _head("turned on", *environments)
+    for name, rows in variants.items():
+        means = [numbers(rows.get(environment, ()), "eval_return_mean") for environment in environments]
+        lines.append(_row(name.removeprefix(learning.WITH).replace("_", " "), *map(_interquartile, means)))
+    return lines
+
+
+def _interquartile(means: Sequence[float]) -> str:
+    if not means:
+        return ""
+    low, high = interval(means)
+    return f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}] ({len(means)})"
+
+
 def _mean_over_run(runs: Sequence[Run]) -> str:
     """Of the training returns from start to end, which tells how fast a run learns as well as how far."""
     means = [float(scipy.integrate.trapezoid(run.returns, run.steps) / np.ptp(run.steps)) for run in runs]
-    low, high = interval(means)
-    return f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}] ({len(runs)})"
+    return _interquartile(means)
 
 
 def progress_table(runs: Runs) -> list[str]:
@@ -308,6 +324,7 @@ def main() -> None:
         "long": results_table(rows.get(learning.LONG, {}), {}),
         "games": progress_table(games),
         "ablations": ablation_table(ablations),
+        "features": features_table({name: rows[name] for name in rows if name.startswith(learning.WITH)}),
     }
     write_csv(rows, DOCS / "results.csv")
     for environment, runs in presets.items():

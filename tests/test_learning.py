@@ -69,8 +69,10 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(runs / "presets", "ALE/Pong-v5", 0, -20.0)
     write_run(runs / "stable_baselines3", "CartPole-v1", 0, 470.0)
     write_run(runs / "without_2", "CartPole-v1", 0, 460.0)
+    write_run(runs / "with_dual_clipping", "CartPole-v1", 0, 410.0)
+    write_run(runs / "with_nothing", "Hopper-v5", 0, 400.0)
     docs.mkdir()
-    markers = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("results", "games", "ablations"))
+    markers = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("results", "games", "ablations", "features"))
     (docs / "README.md").write_text(f"# Title\n{markers}the end\n")
     monkeypatch.setattr(learning, "RUNS", runs)
     monkeypatch.setattr(learning_report, "DOCS", docs)
@@ -82,10 +84,12 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert "| ALE/Pong-v5 | 0 | 1,000 | 525.00 | 1975.00 | -20.00 | 12 |" in text
     assert "| 2 | 1,250.0 [1,250.0, 1,250.0] (1) |" in text
+    assert "| turned on | CartPole-v1 | Hopper-v5 |" in text
+    assert "| nothing |  | 400.0 [400.0, 400.0] (1) |\n| dual clipping | 410.0 [410.0, 410.0] (1) |  |" in text
     assert text.startswith("# Title\n")
     assert text.endswith("the end\n")
     assert "old" not in text
-    assert len((docs / "results.csv").read_text().splitlines()) == 6
+    assert len((docs / "results.csv").read_text().splitlines()) == 8
     for name in ("CartPole-v1", "ALE_Pong-v5"):
         assert (docs / f"{name}.png").stat().st_size < 200_000
 
