@@ -129,7 +129,8 @@ def _hypers(optimizer: Optimizer) -> dict[str, Any]:
 @contextlib.contextmanager
 def replaced(optimizer: Optimizer, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Within this context, an optimiser has other values in place of some of its functions, see `functions_of`."""
-    place = optimizer._hyper if "_hyper" in vars(optimizer) else vars(optimizer)
+    attributes: Any = vars(optimizer)
+    place = attributes.get("_hyper", attributes)
     before = {name: place[name] for name in values}
     place.update(values)
     try:

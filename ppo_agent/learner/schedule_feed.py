@@ -53,7 +53,8 @@ def with_fed_values(config: PPOConfig, train_step: tf.Variable) -> PPOConfig:
     """The hyper-parameters with a `FedValue` in place of each function; those with a parameter get the train step."""
     found = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     functions = {name: value for name, value in found.items() if callable(value)}
-    return dataclasses.replace(config, **{n: FedValue(_bound(f, train_step)) for n, f in functions.items()})
+    fed: dict[str, Any] = {name: FedValue(_bound(function, train_step)) for name, function in functions.items()}
+    return dataclasses.replace(config, **fed)
 
 
 def _bound(function: Callable[..., Tensor], train_step: tf.Variable) -> _Function:

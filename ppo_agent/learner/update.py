@@ -336,7 +336,8 @@ class Update:
         if target == 0:
             return
         rate = optimizers.learning_rate_variable(self._optimizer)
-        rate.assign(tf.where(is_undone, rate, adaptive_kl.adapted_learning_rate(rate, mean_kl, target)))
+        if rate is not None:
+            rate.assign(tf.where(is_undone, rate, adaptive_kl.adapted_learning_rate(rate, mean_kl, target)))
 
     def _update_normalizers(self, trajectory: Trajectory, rows: TrainingBatch, is_undone: Tensor | None) -> None:
         """Takes the experience into the running statistics, unless the update is to be made again."""

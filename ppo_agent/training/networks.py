@@ -39,6 +39,8 @@ def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings)
         return shared_networks(
             observation_spec, action_spec, settings.actor_fc_layers, activation, memory=_make_memory(settings), **head
         )
+    of_actor: dict[str, Any]
+    of_value: dict[str, Any]
     of_actor, of_value = (
         {"memory": _make_memory(settings), "observation_keys": keys} for keys in _observation_keys(settings)
     )
@@ -84,6 +86,8 @@ def _with_feature_layers(
     else:
         layers = zip(_observation_keys(settings), (settings.actor_fc_layers, settings.value_fc_layers), strict=True)
         encoders = [on_top(make_encoder(keys), units) for keys, units in layers]
+    of_actor: dict[str, Any]
+    of_value: dict[str, Any]
     of_actor, of_value = (
         {"encoder": encoder, "memory": _make_memory(settings), "observation_keys": keys}
         for encoder, keys in zip(encoders, _observation_keys(settings), strict=True)
