@@ -48,7 +48,7 @@ def test_version_is_the_distributions() -> None:
     assert ppo_agent.__version__ == metadata.version("ppo_agent")
 
 
-@pytest.mark.parametrize("command", ["ppo-train", "ppo-eval"])
+@pytest.mark.parametrize("command", ["ppo-train", "ppo-eval", "ppo-export", "ppo-plot", "ppo-sweep"])
 def test_commands_are_installed(command: str) -> None:
     (entry_point,) = metadata.entry_points(group="console_scripts", name=command)
     assert callable(entry_point.load())
@@ -116,7 +116,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("sources")
     for folder in ("ppo_agent", "networks", "drivers"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("setup.py", "pyproject.toml", "LICENSE"):
+    for file in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / file, copy)
     pip = [sys.executable, "-m", "pip", "-qq", "wheel", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", str(copy / "dist"), str(copy)], check=True, cwd=copy)
@@ -134,6 +134,16 @@ def test_wheel_holds_one_package(wheel: Path) -> None:
     }
     assert {name for name in names if ".dist-info/" not in name} == expected | {"ppo_agent/py.typed"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_can_be_published(wheel: Path) -> None:
+    pytest.importorskip("twine")
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(wheel)]
+    checked = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    assert {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name} == {
+        "ppo_agent"
+    }
 
 
 def test_installed_packages_are_found(wheel: Path, tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def _links(text: str, source: str, name: str) -> str:
 def _formulas(text: str) -> str:
     """TeX between dollars as MathML, which browsers draw by themselves."""
     text = _DISPLAYED.sub(lambda found: converter.convert(found[1].replace("\n", " "), display="block"), text)
-    return _INLINE.sub(lambda found: converter.convert(found[1]), text)
+    # In a span: a line that begins with <math> would be a paragraph of its own.
+    return _INLINE.sub(lambda found: f"<span>{converter.convert(found[1])}</span>", text)
 
 
 def _outside_of_fences(text: str, change: Any) -> str:
