@@ -19,6 +19,7 @@ from ppo_agent.learner.batches import TrainingBatch
 from ppo_agent.learner.epochs import EpochsResult
 from ppo_agent.learner.guards import Guard
 from ppo_agent.learner.minibatches import Minibatches
+from ppo_agent.learner.schedule_feed import Fed, ScheduleFeed
 
 # Takes all steps, given how to take one, how many there are, and how many in a row were skipped before.
 Loop = Callable[[epochs.Step, Tensor, Tensor], EpochsResult]
@@ -35,6 +36,7 @@ class ReplicaSteps:
         optimizer: Any,
         compute: Callable[[Batch, Minibatches, Tensor], Computed],
         loop: Loop,
+        feed: ScheduleFeed,
     ) -> None:
         """Takes what it needs.
 
@@ -42,11 +44,13 @@ class ReplicaSteps:
             optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
             compute: from rows, plan and number of a step to its report, whether it is sound, and its gradients.
             loop: takes all steps.
+            feed: has the scheduled values.
         """
-        self._optimizer, self._compute, self._loop = optimizer, compute, loop
+        self._optimizer, self._compute, self._loop, self._feed = optimizer, compute, loop, feed
         # Called operation by operation, a step would take some hundred times as long.
         self._compiled = tf.function(self._take, autograph=False, reduce_retracing=True)
         self._size: int | None = None
+        self._names: tuple[str, ...] = ()
         self._variables: list[tf.Variable] = []
 
     def __call__(
@@ -67,11 +71,14 @@ class ReplicaSteps:
         self._size, self._variables = plan.size, variables
         take = self._compiled if tf.executing_eagerly() else self._take
         replicas.create(lambda: optimizers.create_slots(self._optimizer, self._variables))
-        return replicas.together(take, batch, plan[2:], tf.nest.map_structure(tf.convert_to_tensor, counts))
+        # In a graph of the caller's own, functions are part of it.
+        self._names, values = self._feed.read() if tf.executing_eagerly() else Fed()
+        numbers = (*counts, *(() if values is None else (values,)))
+        return replicas.together(take, batch, plan[2:], tf.nest.map_structure(tf.convert_to_tensor, numbers))
 
     def _take(self, batch: Batch, plan: tuple[tf.Tensor, ...], counts: tuple[tf.Tensor, ...]) -> EpochsResult:
         """Takes what each replica has."""
-        num_steps, first, before = replicas.first_of(counts)
+        num_steps, first, before, *values = replicas.first_of(counts)
 
         def step(index: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             values, is_sound, computed = replicas.on_each(self._compute_on_one, batch, plan, first + index)
@@ -79,7 +86,8 @@ class ReplicaSteps:
             guards.apply(Guard.SKIP, is_sound, lambda: replicas.on_each(self._apply_on_one, computed))
             return values, is_sound
 
-        return self._loop(step, num_steps, before)
+        with self._feed.feeding(Fed(self._names, *values)):
+            return self._loop(step, num_steps, before)
 
     def _compute_on_one(self, batch: Batch, plan: tuple[tf.Tensor, ...], index: Tensor) -> Nest:
         values, is_sound, pairs = self._compute(batch, Minibatches(self._size, False, *plan), index)

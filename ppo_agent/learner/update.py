@@ -280,7 +280,7 @@ class Update:
     @functools.cached_property
     def _replica_steps(self) -> ReplicaSteps:
         compute = functools.partial(self._step, guard=Guard.SKIP, optimizer=None)
-        return ReplicaSteps(self._optimizer, compute, self._loop)
+        return ReplicaSteps(self._optimizer, compute, self._loop, self.feed)
 
     def _continues(self, step_report: tf.Tensor) -> tf.Tensor:
         """Whether the policy was still near the one that collected, before the step with this report."""

@@ -126,6 +126,24 @@ def test_a_function_of_an_optimizer_is_asked_in_every_call(rng, name):
     assert len(schedule_feed.optimizers.functions_of(changing._optimizer)) == 1
 
 
+def test_replicas_ask_in_every_call(rng):
+    """One replica, whose variables are mirrored ones all the same."""
+    now, strategy = [0.5, 0.1], tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        changing = helpers.make_agent(
+            eager=False, **KEYWORDS, entropy_regularization=lambda: now[0],
+            optimizer=LEGACY.SGD(lambda: now[1]),
+        )  # fmt: skip
+    fixed = helpers.make_agent(eager=False, **KEYWORDS, entropy_regularization=0.1, optimizer=LEGACY.SGD(0.02))
+    experience = helpers.make_experience(changing, rng)
+    strategy.run(changing.train, args=(experience,))
+    helpers.copy_weights(changing, fixed)
+    now[:] = [0.1, 0.02]
+    strategy.run(changing.train, args=(experience,))
+    fixed.train(experience)
+    assert_equal(changing, fixed)
+
+
 def test_each_call_asks_once(rng):
     values = iter([0.5, 0.4, 0.3])
     agent = helpers.make_agent(eager=False, **KEYWORDS, entropy_regularization=lambda: next(values))
