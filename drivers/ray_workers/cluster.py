@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +39,7 @@ def connect(address: str | None, num_workers: int) -> tuple[Any, bool]:
 
     Raises:
         ImportError: See `load_ray`.
-        ConnectionError: There is no cluster at that address.
+        ValueError: There is no cluster at that address.
     """
     ray = load_ray()
     if ray.is_initialized():
@@ -44,14 +47,23 @@ def connect(address: str | None, num_workers: int) -> tuple[Any, bool]:
     quiet = {"log_to_driver": False, "logging_level": "error"}
     if address is not None:
         try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConnectionError(f"ray_address is {address!r}, expected that of a running Ray cluster.") from error
+            _check_listens(address)
+            with _own_signal_handlers():
+                ray.init(address=address, **quiet)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"ray_address is {address!r}, expected that of a running Ray cluster.") from error
         return ray, True
     cores = max(num_workers, os.cpu_count() or 1)
-    with _on_loopback():
+    with _on_loopback(), _own_signal_handlers():
         ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
     return ray, True
+
+
+def _check_listens(address: str) -> None:
+    """Raises OSError if nothing listens at host:port: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
 
 
 @contextlib.contextmanager
@@ -67,3 +79,14 @@ def _on_loopback() -> Iterator[None]:
         os.environ.pop(_CLUSTERS)
         if before[1] is not None:
             os.environ[_CLUSTERS] = before[1]
+
+
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Gives the process back the handlers of signals that Ray replaces."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)

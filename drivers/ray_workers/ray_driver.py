@@ -42,6 +42,10 @@ class RayDriver(driver.Driver):
 
     Workers load TensorFlow only for policies that NumPy cannot carry out.
 
+    Attributes:
+        batch_size: Number of environments of all workers.
+        worker_seconds: That each worker took for its rollout in the last run.
+
     Example:
         driver = RayDriver("CartPole-v1", agent.collect_policy, [buffer.add_batch], num_workers=2, num_steps=2048)
         driver.run()
@@ -89,8 +93,7 @@ class RayDriver(driver.Driver):
         Raises:
             ImportError: Ray is not installed; the message is one sentence that says what to install.
             TypeError: `env` or `policy` is of the wrong type.
-            ValueError: Another argument has a wrong value.
-            ConnectionError: There is no cluster at `ray_address`.
+            ValueError: Another argument has a wrong value, or there is no cluster at `ray_address`.
         """
         if not isinstance(policy, tf_policy.TFPolicy):
             raise TypeError(f"policy is {policy!r}, expected a tf_agents TFPolicy.")
@@ -107,7 +110,7 @@ class RayDriver(driver.Driver):
             check_fit(single, policy)
             super().__init__(single, policy, list(observers or ()), list(transition_observers or ()))
             leaves = leaves_of(single.observation_spec())
-        each = total // num_workers
+        self.batch_size, each = total, total // num_workers
         state = policies.initial_state(policy, each)
         self._plans = [
             Plan(env, each, leaves, state, number * each, seed, max_environment_restarts, invalid_steps)
@@ -123,18 +126,21 @@ class RayDriver(driver.Driver):
             leaf.dtype.as_numpy_dtype for leaf in tf.nest.flatten(host_calls.plain((step_spec.action, step_spec.info)))
         ]
         self._iteration, self._infos = 0, EpisodeInfos()
+        self.worker_seconds: list[float] = []
         self._crew: Crew | None = None
+        self._restarts_before, self._stale_before = [0] * num_workers, 0
         self._ray, self._has_started_ray = cluster.connect(ray_address, num_workers)
 
     @property
     def restarts(self) -> list[int]:
-        """How often each worker was restarted."""
-        return [0] * len(self._plans) if self._crew is None else list(self._crew.restarts)
+        """How often each worker was restarted, the runs before `set_state` included."""
+        now = [0] * len(self._plans) if self._crew is None else self._crew.restarts
+        return [before + count for before, count in zip(self._restarts_before, now, strict=True)]
 
     @property
     def stale_rollouts(self) -> int:
         """How many rollouts were dropped, because they came from other weights than an iteration's."""
-        return 0 if self._crew is None else self._crew.stale
+        return self._stale_before + (0 if self._crew is None else self._crew.stale)
 
     def run(
         self,
@@ -162,6 +168,7 @@ class RayDriver(driver.Driver):
             raise ValueError(f"maximum_iterations is {maximum_iterations}, expected None or a positive int.")
         iteration, self._iteration = self._iteration, self._iteration + 1
         parts = self._started().rollouts(iteration, self._shipped.values(), num_rows)
+        self.worker_seconds = [part.seconds for part in parts]
         rollout = drop_abandoned(self._joined(parts))
         self._sinks.observe(self._sinks.prepare(rollout))
         last = tf.nest.map_structure(lambda x: x[:, -1], (rollout.time_steps, rollout.policy_state))
@@ -169,18 +176,25 @@ class RayDriver(driver.Driver):
         return time_step, policy_state
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the number of the next iteration, for `set_state` of another driver.
+        """Returns the number of the next iteration and what was counted, for `set_state` of another driver.
 
         The environments' states are in the workers: after `set_state` they begin new episodes, whose seeds follow from
         that number.
         """
-        return {"iteration": self._iteration}
+        return {"iteration": self._iteration, "restarts": self.restarts, "stale_rollouts": self.stale_rollouts}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues with the iteration at which `get_state` was called."""
-        if self._crew is None or state["iteration"] != self._iteration:
-            self._end_workers()
-        self._iteration = int(state["iteration"])
+        """Continues with the iteration at which `get_state` was called; counts of other workers are joined."""
+        restarts = [int(count) for count in state["restarts"]]
+        self._end_workers()
+        self._iteration, self._stale_before = int(state["iteration"]), int(state["stale_rollouts"])
+        self._restarts_before = (
+            restarts if len(restarts) == len(self._plans) else [sum(restarts), *[0] * (len(self._plans) - 1)]
+        )
+
+    def restart(self) -> None:
+        """Ends the workers: at the next run others begin new episodes."""
+        self.set_state(self.get_state())
 
     def pop_episode_infos(self) -> dict[str, float]:
         """Means of the numbers in the infos of the episodes that ended since the last call, by name."""

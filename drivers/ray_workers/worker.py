@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ class Rows(NamedTuple):
         incarnation: Of the worker's process, another one after a restart.
         time_steps: [B, T + 1, ...].
         taken: [B, T, ...], leaves of (action, policy info, policy state).
+        seconds: That it took.
         infos: Sums and counts of the numbers in the infos of the episodes that ended.
     """
 
@@ -85,6 +87,7 @@ class Rows(NamedTuple):
     incarnation: str
     time_steps: list[Array]
     taken: list[Array]
+    seconds: float
     infos: dict[str, tuple[float, int]]
 
 
@@ -117,6 +120,7 @@ class Worker:
             values: The policy's weights, as its `put` takes them.
             num_rows: T.
         """
+        start = time.perf_counter()
         if self._policy is None:
             self._start(iteration)
         policy, group = cast("WorkerPolicy", self._policy), self._group
@@ -131,7 +135,7 @@ class Worker:
             taken.append(step)
             self._state = step[2]
         leaves = [array_nests.flatten(nest) for nest in (time_steps.stack(), tuple(taken.stack()))]
-        return Rows(iteration, self._incarnation, *leaves, self._infos.totals())
+        return Rows(iteration, self._incarnation, *leaves, time.perf_counter() - start, self._infos.totals())
 
     def process(self) -> dict[str, Any]:
         """Returns its process' id, memory in bytes, and whether TensorFlow is loaded."""

@@ -11,7 +11,14 @@ from tf_agents.agents import tf_agent
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import Trajectory
 
-from ppo_agent.drivers import DynamicEpisodeDriver, DynamicStepDriver, EpisodeStatistics, UniformReplayBuffer
+from ppo_agent.drivers import (
+    DynamicEpisodeDriver,
+    DynamicStepDriver,
+    EpisodeStatistics,
+    RayDriver,
+    UniformReplayBuffer,
+)
+from ppo_agent.drivers.ray_workers.remote_environments import RemoteEnvironments
 from ppo_agent.training import named_environments
 from ppo_agent.training.settings import Settings
 from ppo_agent.training.step_watch import StepWatch
@@ -36,8 +43,10 @@ class Collector:
         agent: tf_agent.TFAgent,
         settings: Settings,
         statistics: EpisodeStatistics,
+        seed: int = 0,
     ) -> None:
-        """Creates driver and replay buffer."""
+        """Creates driver and replay buffer; `seed` is that of environments in rollout workers."""
+        self._seed = seed
         self._env, self._policy, self._settings, self._statistics = env, agent.collect_policy, settings, statistics
         self._most_steps = max(MOST_STEPS // env.batch_size, settings.collect_steps_per_iteration or 1)
         # Boundary rows and the bootstrap row need room too.
@@ -49,11 +58,28 @@ class Collector:
         self.last_steps = 0
 
     def _make_driver(self, env: tf_environment.TFEnvironment) -> Any:
-        arguments = (env, self._policy, [self._buffer.add_batch, self._statistics])
+        observers = [self._buffer.add_batch, self._statistics]
+        if isinstance(env, RemoteEnvironments):
+            return self._make_ray_driver(env, observers)
+        arguments = (env, self._policy, observers)
         if (steps := self._settings.steps_per_iteration) is not None:
             return DynamicStepDriver(*arguments, num_steps=steps, bootstrap_row=True)
         episodes = self._settings.collect_episodes_per_iteration or 1
         return DynamicEpisodeDriver(*arguments, num_episodes=episodes, bootstrap_row=True)
+
+    def _make_ray_driver(self, env: RemoteEnvironments, observers: list[Any]) -> RayDriver:
+        steps, keywords = self._settings.steps_per_iteration or 1, self._settings.collection_keywords
+        driver = RayDriver(
+            env.env, self._policy, observers, num_steps=steps, seed=self._seed, bootstrap_row=True, **keywords
+        )
+        env.drivers.append(driver)
+        return driver
+
+    def reported(self) -> dict[str, Any]:
+        """What a run's result tells of collection: with rollout workers, how often they were restarted."""
+        if not isinstance(self._driver, RayDriver):
+            return {}
+        return {"worker_restarts": sum(self._driver.restarts), "stale_rollouts": self._driver.stale_rollouts}
 
     def watch_steps(self, on_step: Callable[[], None] | None) -> bool:
         """Has a function called after each step of all environments, or no function any more.
@@ -61,6 +87,7 @@ class Collector:
         Returns:
             False if the environments are stepped inside TensorFlow, where nothing can be called.
         """
+        # The workers' environments are not stepped here either.
         if on_step is not None and not hasattr(self._env, "step_numpy"):
             return False
         if on_step is not self._on_step:
@@ -72,6 +99,8 @@ class Collector:
     def restart(self) -> None:
         """Starts new episodes at the next collection; those that are under way are dropped."""
         self._time_step = self._policy_state = None
+        if isinstance(self._driver, RayDriver):
+            self._driver.restart()
         self.pop_episode_infos()
 
     def pop_episode_infos(self) -> dict[str, float]:
@@ -143,7 +172,7 @@ class Collector:
         return self._env.batch_size * sum(part.step_type.shape[1] - 1 for part in parts)
 
     def _run(self, most_steps: int) -> Trajectory:
-        if self._time_step is None:
+        if self._time_step is None and not isinstance(self._driver, RayDriver):
             self._time_step = self._env.reset()
         self._time_step, self._policy_state = self._driver.run(
             self._time_step, self._policy_state, maximum_iterations=most_steps

@@ -10,6 +10,8 @@ from tf_agents.environments import tf_environment
 
 from ppo_agent.common.environment_options import ATARI_PREFIX
 from ppo_agent.drivers import GymnasiumEnvironment, TensorFlowEnvironment, TFAcrobot, TFCartPole, TFPendulum
+from ppo_agent.drivers.ray_workers import cluster
+from ppo_agent.drivers.ray_workers.remote_environments import RemoteEnvironments
 from ppo_agent.drivers.vector_envs import atari, envpool, factory
 
 # Atari games have a vectorised form of their own and no other.
@@ -55,6 +57,33 @@ def make_training_environment(
         is_training=True,
         **limits,
     )
+
+
+def make_remote_environments(env_name: EnvLike, num_environments: int) -> RemoteEnvironments:
+    """Makes what stands for environments in the workers of Ray.
+
+    Args:
+        env_name: an id of gymnasium's or a callable.
+        num_environments: of all workers.
+
+    Raises:
+        ValueError: Ray is not installed, there is no such environment, or it is of no use for PPO or for workers.
+    """
+    own = isinstance(env_name, str) and (
+        env_name in _IN_TENSORFLOW or env_name.startswith((ATARI_PREFIX, envpool.PREFIX))
+    )
+    if own or not (isinstance(env_name, str) or callable(env_name)) or hasattr(env_name, "step"):
+        raise ValueError(
+            f"env_name is {env_name!r}, expected an id of gymnasium's or a callable with rollout_workers: they do not "
+            "step environments that are vectorised by themselves."
+        )
+    if isinstance(env_name, str):
+        check_is_known(env_name)
+    try:
+        cluster.load_ray()
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    return RemoteEnvironments(env_name, num_environments)
 
 
 def gymnasium_name(env_name: str) -> str:

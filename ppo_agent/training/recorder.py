@@ -202,6 +202,7 @@ class RunRecorder:
             "num_eval_episodes": 0 if mean is None else trainer.settings.num_eval_episodes,
             "finished": finished,
             "best_checkpoint": None if best is None else best.name,
+            **({} if loop.collector is None else loop.collector.reported()),
         }
 
     def close(self) -> None:

@@ -30,6 +30,8 @@ def for_training(like: EnvLike, settings: Settings, seed: int) -> tf_environment
     Raises:
         ValueError: there is no such environment, or it is of no use for PPO.
     """
+    if settings.rollout_workers:
+        return named_environments.make_remote_environments(like, settings.num_environments)
     return named_environments.make_training_environment(
         like,
         num_environments=settings.num_environments,

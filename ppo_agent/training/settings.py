@@ -20,6 +20,8 @@ MEMORIES = ("lstm", "gru")
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
 _KEYS = "keys, with commas between them, of an observation that is a mapping; empty: all of them; what is seen by the"
+# Of each environment and iteration, where a preset collects whole episodes and workers do it.
+STEPS_OF_WORKERS = 256
 _SHAPES = f"linear, cosine: falls to 0 over the run; warmup_: rises from 0 over the first {WARMUP:.0%} of it before"
 
 
@@ -66,6 +68,19 @@ class Settings:
         "a step takes half a millisecond or more (measured; give sync or async to have the choice made), else sync; "
         "with fewer than 4 environments sync",
         choices=VECTORIZATIONS,
+        may_change=True,
+    )
+    rollout_workers: int = _setting(
+        0,
+        "actors of Ray that step the environments, each its share of num_environments; 0: this process steps them "
+        "(needs ppo-agent[ray])",
+        lower_bound=0,
+        may_change=True,
+    )
+    ray_address: str = _setting(
+        "",
+        "Ray cluster that rollout_workers are in, host:port or auto for the one of this machine; empty: one is started "
+        "here, for this run alone",
         may_change=True,
     )
     max_environment_restarts: int = _setting(
@@ -206,6 +221,17 @@ class Settings:
         return max(1, self.minibatch_size // self.sequence_length) if self.recurrent else self.minibatch_size
 
     @property
+    def collection_keywords(self) -> dict[str, Any]:
+        """Keywords of `RayDriver`."""
+        return {
+            "num_workers": self.rollout_workers,
+            "num_environments": self.num_environments,
+            "ray_address": self.ray_address or None,
+            "max_environment_restarts": self.max_environment_restarts,
+            "invalid_steps": self.invalid_steps,
+        }
+
+    @property
     def limits(self) -> dict[str, Any]:
         """What is tolerated of the environments: keywords of `GymnasiumEnvironment`."""
         return {
@@ -258,7 +284,7 @@ def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
             if layer.get(name) is not None:
                 values[other] = None
         values.update(layer)
-    settings = Settings(**values)
+    settings = _for_workers(Settings(**values), given)
     _check_use(settings, given)
     if num_minibatches is not None:
         given["minibatch_size"] = _size_of(num_minibatches, settings)
@@ -268,6 +294,29 @@ def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
         fewest = FEWEST_SEQUENCES * settings.sequence_length
         settings = dataclasses.replace(settings, minibatch_size=max(settings.minibatch_size, fewest))
     return _fit_minibatch(settings, is_given="minibatch_size" in given)
+
+
+def _for_workers(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Settings that rollout workers can collect by: they take equally many steps."""
+    if settings.rollout_workers == 0:
+        if settings.ray_address:
+            raise ValueError("ray_address is given without rollout_workers, expected it with workers only.")
+        return settings
+    if settings.num_environments % settings.rollout_workers:
+        raise ValueError(
+            f"num_environments is {settings.num_environments}, expected a multiple of rollout_workers, "
+            f"{settings.rollout_workers}."
+        )
+    if settings.collect_steps_per_iteration is not None:
+        return settings
+    if given.get("collect_episodes_per_iteration") is not None:
+        raise ValueError(
+            "collect_episodes_per_iteration is given with rollout_workers, expected collect_steps_per_iteration: "
+            "workers take equally many steps."
+        )
+    return dataclasses.replace(
+        settings, collect_episodes_per_iteration=None, collect_steps_per_iteration=STEPS_OF_WORKERS
+    )
 
 
 def _check_use(settings: Settings, given: Mapping[str, Any]) -> None:

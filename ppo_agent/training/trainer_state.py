@@ -169,7 +169,7 @@ class TrainerState:
     def _get_collector(self) -> Collector:
         """The collector, made with the environments when it is first needed."""
         if self.loop.collector is None:
-            self.loop.collector = Collector(self.env, self.agent, self.settings, self.loop.statistics)
+            self.loop.collector = Collector(self.env, self.agent, self.settings, self.loop.statistics, self.seed)
             if self._pending is not None:
                 loaded, self._pending = self._pending, None
                 store = CheckpointStore(loaded.path.parent)

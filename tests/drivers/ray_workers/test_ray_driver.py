@@ -234,8 +234,8 @@ def test_it_continues_with_other_episodes_where_another_driver_left_off():
             driver.run()
             return np.asarray(seen[0].observation), driver.get_state()
 
-    first, state = first_observations({"iteration": 0})
-    assert state == {"iteration": 1}
+    first, state = first_observations({"iteration": 0, "restarts": [2, 1], "stale_rollouts": 4})
+    assert state == {"iteration": 1, "restarts": [3], "stale_rollouts": 4}
     later, _ = first_observations(state)
     again, _ = first_observations(state)
     np.testing.assert_array_equal(later, again)
