@@ -148,6 +148,8 @@ class Trainer(TrainerState):
             close = getattr(self._env, "close", None)
             if close is not None:
                 close()
+        if not self._is_closed and "loop" in vars(self):
+            self.loop.learner.close()
         self._is_closed = True
 
     def train(

@@ -66,6 +66,7 @@ def test_training_continues_and_counts_on() -> None:
         assert trainer.loop.tally.iterations >= 3
         trainer.train(40, reset_counter=True)
         assert 20 <= trainer.environment_steps <= 40
+        assert trainer.experience.reward.shape[0] == 2
         # A budget below an iteration is used too.
         before = trainer.environment_steps
         trainer.train(30)

@@ -14,7 +14,7 @@ from tf_agents.trajectories import Trajectory
 
 from ppo_agent.common import compilation_cache, custom_gradients, summary_groups
 from ppo_agent.common.types import Tensor
-from ppo_agent.learner import batches
+from ppo_agent.learner import batches, legacies
 from ppo_agent.learner.interface import UpdateOutcome
 from ppo_agent.learner.schedule_feed import Fed
 from ppo_agent.learner.update import Update
@@ -37,6 +37,10 @@ class CompiledUpdate:
 
     The number of time steps is left open while tracing, so that episodes of any length use the same trace. XLA, which
     compiles for every shape, is given rows padded to one of few capacities.
+
+    Attributes:
+        update: what is called.
+        heir: takes over what an equal agent's update has compiled; None for nothing.
     """
 
     def __init__(self, update: Update, work_per_row: Callable[[], int]) -> None:
@@ -46,6 +50,7 @@ class CompiledUpdate:
         self._functions: dict[Any, Any] = {}
         self._compiled: set[Any] = set()
         self._xla_is_refused = False
+        self.heir: legacies.Heir | None = None
 
     def __call__(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         """Runs the update.
@@ -61,6 +66,11 @@ class CompiledUpdate:
                 return self._run(trajectory, weights)
         return self._run(trajectory, weights)
 
+    def close(self) -> None:
+        """Leaves what is compiled to an equal agent; nothing is lost but time if this one is used again."""
+        if self.heir is not None:
+            self.heir.close(self)
+
     def _may_leave_out_summaries(self) -> bool:
         """Whether XLA could compile the update if it were not for debug summaries."""
         is_eager = tf.executing_eagerly() and not summary_groups.are_off()
@@ -70,6 +80,8 @@ class CompiledUpdate:
         batch_size, length = trajectory.step_type.shape
         if not tf.executing_eagerly():
             return self._become_part(trajectory, weights)
+        if self.heir is not None and not self._functions:
+            self.heir.take(self)
         jit, fed = self._wants_xla(length) and not self._xla_is_refused, self.update.feed.read()
         if not jit:
             return self._call(trajectory, weights, fed, None, jit=False)
@@ -115,6 +127,8 @@ class CompiledUpdate:
             function = tf.function(update, autograph=False)
             with custom_gradients.forgotten():
                 self._functions[key] = function.get_concrete_function(*_open_time(arguments))
+            if self.heir is not None:
+                self.heir.note(self, key)
         if jit and (key, capacity) not in self._compiled:
             outcome = compilation_cache.call(self._functions[key], *arguments)
             self._compiled.add((key, capacity))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,8 +13,12 @@ from tf_agents.agents import tf_agent
 from tf_agents.trajectories import TimeStep
 
 from ppo_agent import PPOAgent, PPOClipAgent, PPOKLPenaltyAgent
+from ppo_agent.checkpoint import spec_codes
+from ppo_agent.checkpoint.variables import named_variables
 from ppo_agent.common.types import Nest
 from ppo_agent.config import PPOConfig
+from ppo_agent.learner import optimizers
+from ppo_agent.learner.legacies import Heir
 from ppo_agent.training.networks import make_networks, use_uniform_kernels
 from ppo_agent.training.scheduled_value import ScheduledValue
 from ppo_agent.training.settings import FIELDS, OF_VARIANT, Settings
@@ -23,6 +28,12 @@ _RATE = "learning_rate"
 # Keywords of the agents that are settings of the same name and the same meaning.
 _OTHERS = ("greedy_eval", "update_normalizers_in_train", "debug_summaries", "summarize_grads_and_vars")
 _SAME = [name for name in (*PPOConfig.__dataclass_fields__, *_OTHERS) if name in FIELDS]
+# What an update is not traced with: values of variables, and what happens around it.
+_NOT_TRACED = (
+    _RATE, "total_environment_steps", "num_environments", "vectorization", "max_environment_restarts",
+    "step_time_limit_s", "invalid_steps", "collect_episodes_per_iteration", "collect_steps_per_iteration",
+    "num_threads", "eval_interval", "num_eval_episodes", "checkpoint_interval", "checkpoints_kept", "log_interval",
+)  # fmt: skip
 _OF_SEQUENCES = ("minibatch_size", "store_policy_state", "sequence_length")
 
 
@@ -38,6 +49,12 @@ class Learner(NamedTuple):
     agent: tf_agent.TFAgent
     optimizer: Any = None
     scheduled: Mapping[str, ScheduledValue] = MappingProxyType({})
+
+    def close(self) -> None:
+        """Leaves what was compiled to an equal agent; the agent can be used further, if it has to be."""
+        close = getattr(self.agent._run_update, "close", None)
+        if close is not None:
+            close()
 
     def update_schedules(self, share_done: float) -> None:
         """Sets what follows a schedule for the share of the run that is done, in [0, 1]."""
@@ -63,7 +80,25 @@ def make_learner(time_step_spec: TimeStep, action_spec: Nest, settings: Settings
     scheduled = scheduled_values(settings)
     of_agent = {name: value for name, value in scheduled.items() if name != _RATE}
     agent = make_agent(time_step_spec, action_spec, settings, optimizer, of_agent)
+    key = _key_of_update(time_step_spec, action_spec, settings)
+    agent._run_update.heir = Heir(key, lambda: _variables(agent))
     return Learner(agent, optimizer, scheduled)
+
+
+def _key_of_update(time_step_spec: TimeStep, action_spec: Nest, settings: Settings) -> Hashable:
+    """What the update of an agent depends on that these describe, beside the values of variables."""
+    specs = [spec_codes.encode(spec) for spec in (time_step_spec.observation, action_spec)]
+    scalars = repr((time_step_spec.reward, time_step_spec.discount, time_step_spec.step_type))
+    keras = tf.keras.backend.floatx(), tf.keras.mixed_precision.global_policy().name
+    values = dataclasses.asdict(settings)
+    traced = tuple((name, value) for name, value in values.items() if name not in _NOT_TRACED)
+    return json.dumps(specs), scalars, keras, tf.config.functions_run_eagerly(), traced
+
+
+def _variables(agent: PPOAgent) -> dict[str, tf.Variable]:
+    """All that an update reads or changes, by names that equal agents have in common."""
+    slots = enumerate(optimizers.variables(agent._optimizer))
+    return named_variables(agent) | {f"optimizer/{index}": variable for index, variable in slots}
 
 
 def scheduled_values(settings: Settings) -> dict[str, ScheduledValue]:

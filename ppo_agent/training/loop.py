@@ -78,22 +78,23 @@ class TrainingLoop:
         """
         start, steps_before = time.perf_counter(), self.environment_steps
         run.call("on_rollout_start")
-        self.experience = run.collector.collect(target - steps_before)
-        if self.experience is None:
+        experience = run.collector.collect(target - steps_before)
+        if experience is None:
             return False
+        self.experience = experience
         collected = time.perf_counter()
         with run.guard.deferred():
             run.call("on_rollout_end")
             train_start = time.perf_counter()
             self.learner.update_schedules(steps_before / target)
-            metrics = self._train(self.experience, run)
+            metrics = self._train(experience, run)
             trained = time.perf_counter()
             self.tally.collect_time_s += collected - start
             self.tally.train_time_s += trained - train_start
             steps = self.environment_steps - steps_before
             self._count(steps, trained)
             infos = report.of_infos(run.collector.pop_episode_infos())
-            self.row = {**metrics, **self._describe(self.experience, steps / (trained - start)), **infos}
+            self.row = {**metrics, **self._describe(experience, steps / (trained - start)), **infos}
             run.record(self.row)
         return True
 
