@@ -24,7 +24,7 @@ class Peer:
     threads: int = 0
 
 
-SB3, TF_AGENTS, SBX = "stable_baselines3", "tf_agents", "sbx"
+SB3, TF_AGENTS, SBX, CLEANRL = "stable_baselines3", "tf_agents", "sbx", "cleanrl"
 PEERS = {
     OURS: Peer("ours"),
     "stable-baselines3": Peer("sb3", SB3, threads=1),
@@ -36,6 +36,9 @@ PEERS = {
     "imports": Peer("imports"),
     "ppo-train": Peer("ppo_train"),
     "stable-baselines3 (rl-zoo)": Peer("sb3_zoo", SB3, threads=1),
+    "EnvPool": Peer("ours", option="envpool"),
+    "cleanrl": Peer("cleanrl", CLEANRL, threads=1),
+    "cleanrl (2 threads)": Peer("cleanrl", CLEANRL, threads=2),
     "one process": Peer("ours", option="sync"),
     "processes": Peer("ours", option="async"),
     "stable-baselines3 (processes)": Peer("sb3", SB3, option="async", threads=1),
@@ -97,6 +100,16 @@ CASES = {
     "W5-cheetah": Case("W5-cheetah", _ALL, rounds=2),
     "W5-cnn": Case("W5-cnn", _ALL, rounds=2),
     "W5-lstm": Case("W5-lstm", (OURS, "stable-baselines3", "tf-agents"), rounds=2),
+    "W1e": Case(
+        "W1e", (OURS, "EnvPool", "cleanrl", "cleanrl (2 threads)"), targets={"cleanrl": 3.0, "cleanrl (2 threads)": 3.0}
+    ),
+    "W2e": Case("W2e", ("EnvPool", OURS, "cleanrl", "cleanrl (2 threads)")),
+    "W2e-32": Case("W2e-32", ("EnvPool", OURS, "cleanrl", "cleanrl (2 threads)"), targets={OURS: 1.7}),
+    "W5e": Case(
+        "W5e",
+        (OURS, "EnvPool", "cleanrl", "cleanrl (2 threads)"),
+        targets={"cleanrl": 1.5, "cleanrl (2 threads)": 1.5},
+    ),
     "W7-agent": Case(
         "W1", ("agent exchanged", "tf-agents (driver)"), "update_s", {"tf-agents (driver)": round(1 / 1.5, 2)}, rounds=5
     ),

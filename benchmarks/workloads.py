@@ -104,6 +104,25 @@ WORKLOADS = {
     "W5-lstm": dataclasses.replace(_CARTPOLE, description="CartPole-v1, LSTM policy", hidden=(64,), lstm_units=64),
 }
 
+# With an engine for the environments.
+WORKLOADS |= {
+    "W1e": dataclasses.replace(
+        _CARTPOLE, description="CartPole-v1, 64 environments", num_environments=64, minibatch_size=2048
+    ),
+    "W2e": WORKLOADS["W5-cheetah"],
+    "W2e-32": dataclasses.replace(
+        _CHEETAH, description="HalfCheetah-v5, 32 environments", num_environments=32, num_steps=64
+    ),
+    "W5e": Workload(
+        "Pong-v5, 8 environments, CNN on 84x84x4 images",
+        "ALE/Pong-v5",
+        learning_rate=2.5e-4,
+        entropy=0.01,
+        hidden=(512,),
+        images=True,
+    ),
+}
+
 # A call of `train` with TF-Agents' defaults: the whole experience in every gradient step.
 _DEFAULT_CALL = Workload(
     "train with TF-Agents' defaults, 256 sequences of 16 steps, 1 epoch",

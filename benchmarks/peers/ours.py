@@ -22,6 +22,9 @@ from tf_agents.environments import tf_environment
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import Trajectory, time_step
 
+from ppo_agent.common.environment_options import ATARI_PREFIX
+from ppo_agent.training import named_environments
+
 from benchmarks import environments, measure, workloads
 from benchmarks.workloads import Workload
 
@@ -91,6 +94,12 @@ def make_environment(arguments: measure.Arguments) -> tf_environment.TFEnvironme
     if workload.tensor_environment:
         return TFCartPole(num_environments=workload.num_environments, seed=arguments.seed)
     name = environments.maker(workload) if workload.step_cost_s else workload.env_name
+    if arguments.option == "envpool" or workload.images:
+        # As the binary makes them: games come with the usual preprocessing.
+        name = f"envpool:{name.removeprefix(ATARI_PREFIX)}" if arguments.option == "envpool" else name
+        return named_environments.make_environment(
+            name, num_environments=workload.num_environments, seed=arguments.seed
+        )
     return GymnasiumEnvironment(
         name,
         num_environments=workload.num_environments,

@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 uv=$1
 shift
 
-for name in stable_baselines3 sbx tf_agents; do
+for name in stable_baselines3 sbx tf_agents cleanrl; do
   echo "lock: benchmarks/requirements/$name.txt"
   "$uv" pip compile --quiet --no-config --no-emit-find-links --python-version 3.11 --generate-hashes \
     --custom-compile-command 'benchmarks/requirements/lock.sh' --output-file "$name.txt" "$name.in" "$@" > /dev/null
