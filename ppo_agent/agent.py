@@ -70,6 +70,7 @@ class PPOAgent(NotCopied, TFAgent):
         observation_and_action_constraint_splitter: Splitter | None = None, target_kl: float | None = None,
         normalize_rewards_by: str = "reward", max_skipped_steps: int = 10, recompute_advantages: bool = False,
         learning_rate_kl_target: float = 0.0, dual_clipping: float = 0.0, normalize_value_targets: bool = False,
+        observation_norm_clipping: float = 5.0,
     ) -> None:  # fmt: skip
         """Creates the agent.
 
@@ -88,8 +89,7 @@ class PPOAgent(NotCopied, TFAgent):
         observation_spec = time_step_spec.observation
         nets = construction.make_networks(config, actor_net, value_net, observation_spec, action_spec, splitter)
         tf.Module.__init__(self, name=name)
-        self._config = config
-        self._optimizer = optimizer or optimizers.default_optimizer()
+        self._config, self._optimizer = config, optimizer or optimizers.default_optimizer()
         self._actor_net, self._value_net = nets
         self.update_normalizers_in_train, self._has_slots = update_normalizers_in_train, False
         self._adaptive_kl_beta = construction.adaptive_kl_beta(config)
@@ -105,8 +105,7 @@ class PPOAgent(NotCopied, TFAgent):
         make_policy = construction.policy_maker(config, nets, *specs, normalizer, self._value_scale)
         policy, collect_policy = make_policy(False), make_policy(True)
         super().__init__(
-            time_step_spec,
-            action_spec,
+            *specs,
             GreedyPPOPolicy(policy) if greedy_eval else policy,
             collect_policy,
             train_sequence_length=None,

@@ -152,6 +152,7 @@ class PPOConfig:
         "the optimizer's learning rate is adapted so that an update's mean KL divergence (nats, estimated) stays near "
         "this: over 1.5 above twice of it, times 1.5 below half of it, within 1e-6 and 1e-2; 0: not adapted",
     )
+    observation_norm_clipping: float = _number(5.0, "bound of normalised observations; 0: none")
     dual_clipping: float = _number(
         0.0,
         "with a negative advantage the surrogate loss stays constant from this importance ratio on (above 1, often "

@@ -193,6 +193,7 @@ def policy_maker(
             compute_value_and_advantage_in_train=config.compute_value_and_advantage_in_train,
             store_policy_state=config.store_policy_state,
             value_scale=value_scale,
+            observation_norm_clipping=config.observation_norm_clipping,
         )
 
     return make

@@ -74,6 +74,7 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
         *,
         store_policy_state: bool = False,
         value_scale: ValueScale | None = None,
+        observation_norm_clipping: float = 5.0,
     ) -> None:
         """Checks the networks against the specs and builds their variables.
 
@@ -88,6 +89,7 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
             compute_value_and_advantage_in_train: if False, a collecting policy also emits value predictions.
             store_policy_state: whether a collecting policy emits the states of recurrent networks.
             value_scale: scales what the value network predicts.
+            observation_norm_clipping: bound of normalised observations; 0 for none.
 
         Raises:
             TypeError: a network is not a `tf_agents.networks.Network`.
@@ -104,6 +106,7 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
         self._emits_values = collect and not compute_value_and_advantage_in_train
         self._codec = ParameterCodec(actor_network, actor_output_spec) if collect else None
         self._value_network, self._value_scale = value_network, value_scale
+        self._norm_clipping = observation_norm_clipping
         self._stores_state = collect and store_policy_state
         self._check_observation = NestCheck("observation", time_step_spec.observation)
         self._splitter = splitter_of(actor_network)
@@ -203,10 +206,12 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
 
     def _normalized(self, observation: Nest) -> Nest:
         self._check_observation.check_shapes(observation, ...)
-        normalizer = self._observation_normalizer
+        normalizer, bound = self._observation_normalizer, self._norm_clipping
         if normalizer is None:
             return observation
-        return shared_results.remembered(normalizer, observation, lambda: normalizer.normalize(observation))
+        return shared_results.remembered(
+            normalizer, observation, lambda: normalizer.normalize(observation, clip_value=bound)
+        )
 
     def _apply_actor_network(self, time_step: TimeStep, policy_state: Nest, training: bool = False) -> Any:
         return self.apply_actor_network(time_step.observation, time_step.step_type, policy_state, training)

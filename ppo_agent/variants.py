@@ -71,6 +71,7 @@ class PPOClipAgent(PPOAgent):
         learning_rate_kl_target: float = 0.0,
         dual_clipping: float = 0.0,
         normalize_value_targets: bool = False,
+        observation_norm_clipping: float = 5.0,
     ) -> None:
         """Creates the agent.
 
@@ -145,6 +146,7 @@ class PPOKLPenaltyAgent(PPOAgent):
         learning_rate_kl_target: float = 0.0,
         dual_clipping: float = 0.0,
         normalize_value_targets: bool = False,
+        observation_norm_clipping: float = 5.0,
     ) -> None:
         """Creates the agent.
 

@@ -107,6 +107,23 @@ def test_initial_states():
     assert make_policy().get_initial_actor_state(3) == ()
 
 
+@pytest.mark.parametrize("bound", [0.0, 0.5, 10.0])
+def test_normalized_observations_are_clipped_where_the_agent_says(rng, bound):
+    agent, oracle = helpers.make_agent(observation_norm_clipping=bound), oracles.Normalizer((3,))
+    rows = rng.normal(4, 2, (30, 3)).astype(np.float32)
+    agent.update_observation_normalizer(tf.constant(rows))
+    oracle.update(rows)
+    far = tf.constant(40.0 * rows)
+    plain = PPOPolicy(helpers.TIME_STEP, helpers.CONTINUOUS, agent.actor_net, agent.value_net)
+    clipped = ts.restart(tf.constant(oracle.normalize(far, bound), tf.float32), batch_size=30)
+    expected = plain.distribution(clipped)
+    for policy in (agent.collect_policy, agent.policy.wrapped_policy):
+        found = policy.distribution(ts.restart(far, batch_size=30))
+        np.testing.assert_allclose(found.action.mean(), expected.action.mean(), rtol=1e-4, atol=1e-5)
+    values = agent._objective.predict_values(far, clipped.step_type)
+    np.testing.assert_allclose(values, expected.info["value_prediction"], rtol=1e-4, atol=1e-5)
+
+
 def test_observations_are_normalized_for_both_networks(rng):
     normalizer, oracle = StreamingNormalizer(helpers.OBSERVATION), oracles.Normalizer((3,))
     policy = make_policy("ours", observation_normalizer=normalizer)

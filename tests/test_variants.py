@@ -46,6 +46,7 @@ def test_keywords_are_the_references_in_order_and_default(ours, theirs):
         ("learning_rate_kl_target", 0.0),
         ("dual_clipping", 0.0),
         ("normalize_value_targets", False),
+        ("observation_norm_clipping", 5.0),
     ]
 
 

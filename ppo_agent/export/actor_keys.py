@@ -11,12 +11,12 @@ from tf_agents.trajectories import TimeStep, policy_step
 
 from ppo_agent.common import action_masks
 from ppo_agent.common.types import Nest
-from ppo_agent.policy import PPOPolicy
+from ppo_agent.policy import GreedyPPOPolicy, PPOPolicy
 
 
 def narrowed(policy: tf_policy.TFPolicy) -> tf_policy.TFPolicy:
     """A policy whose observations have the keys of its actor network only; itself if that sees all of them."""
-    if type(policy) is greedy_policy.GreedyPolicy:
+    if type(policy) in (greedy_policy.GreedyPolicy, GreedyPPOPolicy):
         inner = narrowed(policy.wrapped_policy)
         return policy if inner is policy.wrapped_policy else greedy_policy.GreedyPolicy(inner)
     keys = actor_keys(policy)
