@@ -199,18 +199,27 @@ def _is_sound_here() -> bool:
 
     version = tuple(int(part) for part in tf.__version__.split(".")[:2])
     named = "tf_xla_persistent_cache" in os.environ.get(_FLAGS, "")
-    return sys.platform == "linux" and version >= _OLDEST_TENSORFLOW and not named and bool(_processor())
+    is_known = version >= _OLDEST_TENSORFLOW and _reader_of_flags() is not None
+    return sys.platform == "linux" and is_known and not named and bool(_processor())
+
+
+def _reader_of_flags() -> Callable[[], object] | None:
+    """What has TensorFlow read its flags; None where a version of it has no such function."""
+    from tensorflow.python.client import pywrap_tf_session
+
+    return getattr(pywrap_tf_session, "TF_GetXlaConstantFoldingDisabled", None)
 
 
 def _hand_over(staging: Path) -> None:
     """Has TensorFlow read its flags, with the folder among them."""
-    from tensorflow.python.client import pywrap_tf_session
-
+    read_flags = _reader_of_flags()
+    if read_flags is None:
+        return
     before = os.environ.get(_FLAGS)
     own = f"--tf_xla_persistent_cache_directory={staging} --tf_xla_persistent_cache_device_types=CPU"
     os.environ[_FLAGS] = f"{before} {own}" if before else own
     try:
-        pywrap_tf_session.TF_GetXlaConstantFoldingDisabled()
+        read_flags()
     finally:
         # Other programs that this one starts have no business in the folder.
         if before is None:

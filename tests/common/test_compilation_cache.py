@@ -193,3 +193,14 @@ def test_a_folder_of_no_use_is_left_alone(tmp_path: Path, expected: str) -> None
 def test_older_versions_of_tensorflow_keep_nothing(tmp_path: Path, expected: str) -> None:
     assert run(tmp_path / "xla")[0] == expected
     assert not (tmp_path / "xla").exists()
+
+
+def test_a_tensorflow_that_cannot_be_told_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorflow.python.client import pywrap_tf_session
+
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+    is_sound = compilation_cache._is_sound_here()
+    monkeypatch.delattr(pywrap_tf_session, "TF_GetXlaConstantFoldingDisabled", raising=False)
+    assert not compilation_cache._is_sound_here()
+    if sys.platform == "linux" and CAN_SAVE:
+        assert is_sound
