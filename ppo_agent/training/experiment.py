@@ -21,7 +21,8 @@ from ppo_agent.learner import optimizers
 from ppo_agent.learner.legacies import Heir
 from ppo_agent.training.networks import make_networks, use_uniform_kernels
 from ppo_agent.training.scheduled_value import ScheduledValue
-from ppo_agent.training.settings import FIELDS, OF_VARIANT, Settings
+from ppo_agent.training.setting_rules import OF_VARIANT
+from ppo_agent.training.settings import FIELDS, Settings
 
 ADAM_EPSILON = 1e-5
 _RATE = "learning_rate"

@@ -11,6 +11,7 @@ from ppo_agent.common.environment_options import INVALID_STEPS, VECTORIZATIONS
 from ppo_agent.config import expectation, is_within
 from ppo_agent.maths.schedules import NAMES as SCHEDULES
 from ppo_agent.maths.schedules import WARMUP
+from ppo_agent.training import setting_rules
 from ppo_agent.training.setting_fields import of_agent, setting
 
 # A run collects either by episodes or by steps: of each pair, setting one unsets the other.
@@ -21,8 +22,6 @@ MEMORIES = ("lstm", "gru")
 # A gradient step from fewer sequences than this is too noisy to be a good default.
 FEWEST_SEQUENCES = 8
 _KEYS = "keys, with commas between them, of an observation that is a mapping; empty: all of them; what is seen by the"
-# Of each environment and iteration, where a preset collects whole episodes and workers do it.
-STEPS_OF_WORKERS = 256
 _SHAPES = f"linear, cosine: falls to 0 over the run; warmup_: rises from 0 over the first {WARMUP:.0%} of it before"
 
 
@@ -227,14 +226,6 @@ class Settings:
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 # What a resumed run may do otherwise than before.
 MAY_CHANGE = tuple(name for name, field in FIELDS.items() if field.metadata["may_change"])
-# What only one of the two agents has.
-OF_VARIANT = {
-    "clip": ("importance_ratio_clipping", "importance_ratio_clipping_schedule", "greedy_eval"),
-    "kl_penalty": (
-        "initial_adaptive_kl_beta", "adaptive_kl_target", "adaptive_kl_tolerance", "kl_cutoff_factor", "kl_cutoff_coef",
-    ),
-}  # fmt: skip
-_OF_MEMORIES = ("memory", "memory_units", "sequence_length", "store_policy_state")
 
 
 def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
@@ -260,89 +251,16 @@ def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
             if layer.get(name) is not None:
                 values[other] = None
         values.update(layer)
-    settings = _for_workers(Settings(**values), given)
-    _check_use(settings, given)
+    settings = setting_rules.for_workers(Settings(**values), given)
+    setting_rules.check_use(settings, given)
     if num_minibatches is not None:
-        given["minibatch_size"] = _size_of(num_minibatches, settings)
+        given["minibatch_size"] = setting_rules.size_of(num_minibatches, settings)
         settings = dataclasses.replace(settings, minibatch_size=given["minibatch_size"])
     # Not where saved settings are the preset: they are to stay.
     if settings.recurrent and not preset.get("recurrent") and "minibatch_size" not in given:
         fewest = FEWEST_SEQUENCES * settings.sequence_length
         settings = dataclasses.replace(settings, minibatch_size=max(settings.minibatch_size, fewest))
-    return _fit_minibatch(settings, is_given="minibatch_size" in given)
-
-
-def _for_workers(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Settings that rollout workers can collect by: they take equally many steps."""
-    if settings.rollout_workers == 0:
-        if settings.ray_address:
-            raise ValueError("ray_address is given without rollout_workers, expected it with workers only.")
-        return settings
-    if settings.num_environments % settings.rollout_workers:
-        raise ValueError(
-            f"num_environments is {settings.num_environments}, expected a multiple of rollout_workers, "
-            f"{settings.rollout_workers}."
-        )
-    if settings.collect_steps_per_iteration is not None:
-        return settings
-    if given.get("collect_episodes_per_iteration") is not None:
-        raise ValueError(
-            "collect_episodes_per_iteration is given with rollout_workers, expected collect_steps_per_iteration: "
-            "workers take equally many steps."
-        )
-    return dataclasses.replace(
-        settings, collect_episodes_per_iteration=None, collect_steps_per_iteration=STEPS_OF_WORKERS
-    )
-
-
-def _check_use(settings: Settings, given: Mapping[str, Any]) -> None:
-    """Raises ValueError for values that were given and would have no effect."""
-    other = "kl_penalty" if settings.agent == "clip" else "clip"
-    for name in OF_VARIANT[other]:
-        if name in given:
-            raise ValueError(f"{name} is given with agent {settings.agent}, expected it with agent {other} only.")
-    for name in _OF_MEMORIES:
-        if name in given and not settings.recurrent:
-            raise ValueError(f"{name} is given without recurrent, expected it with recurrent networks only.")
-    for name in ("actor_observation_keys", "value_observation_keys"):
-        if getattr(settings, name) and (settings.shared_torso or settings.shared_fc_layers):
-            raise ValueError(
-                f"{name} is {getattr(settings, name)!r}, expected '' with a shared torso or shared layers, which "
-                "see what both networks see."
-            )
-    if settings.shared_torso and settings.shared_fc_layers:
-        raise ValueError(
-            f"shared_fc_layers is {settings.shared_fc_layers} with shared_torso, expected one of them: a shared torso "
-            "has the layers of the policy."
-        )
-
-
-def _size_of(num_minibatches: Any, settings: Settings) -> int:
-    """The size of each of so many minibatches of an iteration."""
-    steps = settings.steps_per_iteration
-    if isinstance(num_minibatches, bool) or not isinstance(num_minibatches, int) or num_minibatches < 1:
-        raise ValueError(f"nminibatches is {num_minibatches!r}, expected a positive int.")
-    if steps is None:
-        raise ValueError("nminibatches is given, expected collect_steps_per_iteration with it.")
-    if steps % num_minibatches:
-        raise ValueError(f"nminibatches is {num_minibatches}, expected a divisor of {steps}, the steps collected.")
-    return steps // num_minibatches
-
-
-def _fit_minibatch(settings: Settings, is_given: bool) -> Settings:
-    """Sees to it that the first iteration fills a minibatch."""
-    steps = min(settings.total_environment_steps, settings.steps_per_iteration or settings.total_environment_steps)
-    most = steps - steps % settings.num_environments
-    if most < 1:
-        raise ValueError(
-            f"total_environment_steps is {settings.total_environment_steps}, expected at least num_environments, "
-            f"{settings.num_environments}."
-        )
-    if settings.minibatch_size <= most:
-        return settings
-    if is_given:
-        raise ValueError(f"minibatch_size is {settings.minibatch_size}, expected at most {most}, the steps collected.")
-    return dataclasses.replace(settings, minibatch_size=most)
+    return setting_rules.fit_minibatch(settings, is_given="minibatch_size" in given)
 
 
 def check_given(given: Mapping[str, Any]) -> None:
@@ -354,7 +272,7 @@ def check_given(given: Mapping[str, Any]) -> None:
     for pair in (COLLECTION, ("minibatch_size", "nminibatches")):
         if all(given.get(name) is not None for name in pair):
             raise ValueError(f"{pair[0]} and {pair[1]} are both given, expected one of them.")
-    for agent, names in OF_VARIANT.items():
+    for agent, names in setting_rules.OF_VARIANT.items():
         if given.get("agent", agent) != agent and (found := [name for name in names if name in given]):
             raise ValueError(f"{found[0]} is given with agent {given['agent']}, expected it with agent {agent} only.")
 
