@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tf_agents.environments import tf_environment
+from tf_agents.trajectories import TimeStep
 
 from ppo_agent import presets
 from ppo_agent.agent import PPOAgent
@@ -32,6 +33,8 @@ from ppo_agent.training.threads import use_threads
 from ppo_agent.training.trainer_state import TrainerState
 
 PathLike = str | os.PathLike[str]
+# An agent, a function from the specs of time steps and actions to one, or the kind of one.
+AgentLike = PPOAgent | Callable[[TimeStep, Nest], PPOAgent] | str | None
 
 
 class Trainer(TrainerState):
@@ -55,7 +58,7 @@ class Trainer(TrainerState):
         seed: int = 0,
         root_dir: PathLike | None = None,
         preset: str = presets.AUTO,
-        agent: PPOAgent | str | None = None,
+        agent: AgentLike = None,
         callbacks: Iterable[Any] = (),
         **settings: Any,
     ) -> None:
@@ -68,8 +71,9 @@ class Trainer(TrainerState):
             root_dir: folder for everything that `ppo-train` writes; None writes nothing.
             preset: `auto` (of the environment, or general settings), `none`, the name of a preset, or a JSON file with
                 `settings` by name, such as a search writes and the settings.json of a run is.
-            agent: a ready agent in place of one that the settings describe; or which of those, `clip` (the default) or
-                `kl_penalty`.
+            agent: an agent in place of one that the settings describe, with networks and optimiser of your own: ready,
+                or a function that makes it of the environment's `time_step_spec` and `action_spec`. Or which of those
+                that the settings describe, `clip` (the default) or `kl_penalty`.
             callbacks: called in every `train`, see `ppo_agent.callbacks`.
             **settings: fields of `Settings`, the flags of `ppo-train`; they beat the preset.
 
@@ -85,6 +89,10 @@ class Trainer(TrainerState):
         directory = None if root_dir is None else RunDirectory(root_dir)
         if directory is not None:
             directory.check(resume=False)
+        if choosing.is_maker(agent):
+            use_threads(settings.get("num_threads", 0))
+            seed_everything(seed)
+            agent = choosing.made_for(env, agent)
         if agent is None:
             chosen, source = choosing.choose(env, preset, settings)
         else:
@@ -108,7 +116,7 @@ class Trainer(TrainerState):
         path: PathLike,
         env: EnvLike = None,
         *,
-        agent: PPOAgent | str | None = None,
+        agent: AgentLike = None,
         root_dir: PathLike | None = None,
         callbacks: Iterable[Any] = (),
         **settings: Any,
@@ -121,7 +129,7 @@ class Trainer(TrainerState):
         Args:
             path: the folder; of a run, the newest sound checkpoint is taken.
             env: in place of the saved environment's name; needed for training if that was no name.
-            agent: where the saved trainer was given a ready agent: one made in the same way.
+            agent: where the saved trainer was given an agent: one made in the same way, or the function.
             root_dir: folder to write into; the run's own one continues it, None writes nothing.
             callbacks: as for a new trainer.
             **settings: those in `settings.MAY_CHANGE` that shall be different.

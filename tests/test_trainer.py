@@ -158,6 +158,49 @@ def test_own_agent(tmp_path: Path) -> None:
         Trainer(env, agent=make_own(), learning_rate=0.1)
 
 
+def test_a_function_makes_the_agent_with_an_optimiser_and_schedules_of_its_own(tmp_path: Path) -> None:
+    calls = []
+
+    def make_own(time_step_spec, action_spec):
+        calls.append(action_spec)
+        rate = tf.keras.optimizers.schedules.PolynomialDecay(0.5, 8, 0.1)
+        return helpers.make_agent(
+            cls=ppo_agent.PPOClipAgent,
+            nets=helpers.make_networks("ours", action_spec, time_step_spec.observation),
+            time_step_spec=time_step_spec,
+            action_spec=action_spec,
+            eager=False,
+            minibatch_size=10,
+            num_epochs=1,
+            optimizer=tf.keras.optimizers.SGD(rate),
+            importance_ratio_clipping=lambda: 0.1 * len(rates) + 0.1,
+        )
+
+    rates, clips = [], []
+    first = []
+    for _ in range(2):
+        with Trainer("CartPole-v1", agent=make_own, num_environments=2, collect_steps_per_iteration=20) as trainer:
+            first.append(trainer.get_parameters())
+    assert all(np.array_equal(first[0][name], first[1][name]) for name in first[0])
+
+    def note(trainer: Trainer) -> None:
+        clips.append(trainer.metrics["importance_ratio_clipping"])
+        rates.append(trainer.metrics["learning_rate"])
+
+    with Trainer("CartPole-v1", agent=make_own, num_environments=2, collect_steps_per_iteration=20) as trainer:
+        trainer.train(130, callbacks=[note])
+        trainer.save(tmp_path / "own")
+        action = trainer.predict(np.ones(4))[0]
+    taken = trainer.metrics["gradient_steps"]
+    expected = [max(0.1, 0.5 - 0.4 * taken * i / 8) for i in range(1, len(rates) + 1)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    np.testing.assert_allclose(clips, [0.1 * i + 0.1 for i in range(len(rates))], rtol=1e-5)
+    assert len(rates) == 3
+    assert Trainer.load(tmp_path / "own", agent=make_own).predict(np.ones(4))[0] == action
+    with pytest.raises(TypeError, match="agent is NoneType, expected a PPOAgent"):
+        Trainer("CartPole-v1", agent=lambda time_step_spec, action_spec: None)
+
+
 def test_predictions_take_one_observation_or_a_batch(rng: np.random.Generator) -> None:
     with make("Pendulum-v1", squash_actions=False) as trainer:
         batch = rng.normal(size=(5, 3)).astype(np.float32)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 import tensorflow as tf
 from tf_agents.environments import tf_environment
+from tf_agents.trajectories import time_step as ts
 
 from ppo_agent import PPOAgent, presets
 from ppo_agent.common.observation_kinds import LeafKind, leaf_kind
@@ -69,8 +70,7 @@ def for_agent(agent: Any, env: EnvLike, given: Mapping[str, Any]) -> Settings:
         TypeError: it is no `PPOAgent`.
         ValueError: a setting that the agent decides was given, or others do not fit one another.
     """
-    if not isinstance(agent, PPOAgent):
-        raise TypeError(f"agent is {type(agent).__name__}, expected a PPOAgent.")
+    _check_is_agent(agent)
     if decided := sorted(OF_AGENT & set(given)):
         raise ValueError(f"{decided[0]} is given with a ready agent, expected it as a keyword of the agent.")
     # Given by none of the flags, and told by the agent itself where it is asked for.
@@ -103,28 +103,57 @@ def _general_preset(env: EnvLike) -> presets.Preset:
     Raises:
         ValueError: there is no such environment, or it is of no use for PPO.
     """
-    if isinstance(env, tf_environment.TFEnvironment):
-        return _general_for(env.observation_spec(), env.action_spec())
-    if isinstance(env, gymnasium.vector.VectorEnv):
-        from ppo_agent.drivers.environments import spaces
-
-        return _general_for(
-            spaces.observation_spec(env.single_observation_space), spaces.action_spec(env.single_action_space)
-        )
-    name = named_environments.gymnasium_name(env) if isinstance(env, str) else env
-    with named_environments.make_environment(name) as single:
-        return _general_for(single.observation_spec(), single.action_spec())
-
-
-def _general_for(observation_spec: Nest, action_spec: Nest) -> presets.Preset:
+    observation_spec, action_spec = _specs_of(env)
     return presets.general(
         continuous_actions=any(spec.dtype.is_floating for spec in tf.nest.flatten(action_spec)),
         images=any(leaf_kind(spec) is LeafKind.IMAGE for spec in tf.nest.flatten(observation_spec)),
     )
 
 
-def sorted_out(agent: PPOAgent | str | None, given: dict[str, Any]) -> tuple[PPOAgent | None, dict[str, Any]]:
-    """The ready agent, if there is one, and the settings given: the kind of the agent is one of them.
+def _specs_of(env: EnvLike) -> tuple[Nest, Nest]:
+    """The specs of observations and actions; an environment that is not ready is made for them, and closed."""
+    if isinstance(env, tf_environment.TFEnvironment):
+        return env.observation_spec(), env.action_spec()
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        from ppo_agent.drivers.environments import spaces
+
+        return spaces.observation_spec(env.single_observation_space), spaces.action_spec(env.single_action_space)
+    name = named_environments.gymnasium_name(env) if isinstance(env, str) else env
+    with named_environments.make_environment(name) as single:
+        return single.observation_spec(), single.action_spec()
+
+
+def made_for(env: EnvLike, make: Callable[[ts.TimeStep, Nest], PPOAgent]) -> PPOAgent:
+    """The agent that a function makes for an environment, see `made_by`."""
+    observation_spec, action_spec = _specs_of(env)
+    return made_by(make, ts.time_step_spec(observation_spec), action_spec)
+
+
+def made_by(make: Callable[[ts.TimeStep, Nest], PPOAgent], time_step_spec: ts.TimeStep, action_spec: Nest) -> PPOAgent:
+    """The agent that a function makes of an environment's `time_step_spec` and `action_spec`.
+
+    Raises:
+        TypeError: it returns something else.
+    """
+    agent = make(time_step_spec, action_spec)
+    _check_is_agent(agent)
+    return agent
+
+
+def _check_is_agent(agent: Any) -> None:
+    if not isinstance(agent, PPOAgent):
+        raise TypeError(f"agent is {type(agent).__name__}, expected a PPOAgent.")
+
+
+def is_maker(agent: Any) -> bool:
+    """Whether it is a function that makes an agent."""
+    return callable(agent) and not isinstance(agent, PPOAgent)
+
+
+def sorted_out(agent: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The ready agent or the function that makes it, if there is one, and the settings given.
+
+    The kind of the agent is one of the settings.
 
     Raises:
         ValueError: a setting is unknown.

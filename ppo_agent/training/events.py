@@ -32,6 +32,8 @@ _TAGS = {
     "wall_time_s": "Metrics/WallTime",
     "importance_ratio_clipping": "Schedules/importance_ratio_clipping",
     "entropy_regularization": "Schedules/entropy_regularization",
+    "value_clipping": "Schedules/value_clipping",
+    "loss": "Losses/loss",
     "value_mean": "Diagnostics/value_mean",
     "return_mean": "Diagnostics/return_mean",
     "advantage_mean": "Diagnostics/advantage_mean",

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ppo_agent.agent import PPOAgent
 from ppo_agent.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
 from ppo_agent.checkpoint.descriptions import differences
 from ppo_agent.checkpoint.manifest import DamagedError
@@ -33,7 +32,7 @@ def load(
     cls: type[AnyTrainer],
     path: Any,
     env: EnvLike,
-    agent: PPOAgent | None,
+    agent: Any,
     root_dir: Any,
     callbacks: list[Any],
     given: Mapping[str, Any],
@@ -64,7 +63,7 @@ def _from_checkpoints(
     cls: type[AnyTrainer],
     source: RunDirectory,
     env: EnvLike,
-    agent: PPOAgent | None,
+    agent: Any,
     callbacks: list[Any],
     given: Mapping[str, Any],
     *,
@@ -118,7 +117,7 @@ def _restored(
     run: SavedRun,
     loaded: Loaded,
     env: EnvLike,
-    agent: PPOAgent | None,
+    agent: Any,
     callbacks: list[Any],
     changes: Mapping[str, Any],
     is_continued: bool,
@@ -157,7 +156,7 @@ def _new(
     cls: type[AnyTrainer],
     run: SavedRun,
     env: EnvLike,
-    agent: PPOAgent | None,
+    agent: Any,
     callbacks: list[Any],
     changes: Mapping[str, Any],
 ) -> AnyTrainer:
@@ -182,7 +181,9 @@ def _bare(
     return trainer
 
 
-def _learner(run: SavedRun, time_step_spec: Any, action_spec: Any, agent: PPOAgent | None, trainer: Any) -> Learner:
+def _learner(run: SavedRun, time_step_spec: Any, action_spec: Any, agent: Any, trainer: Any) -> Learner:
+    if choosing.is_maker(agent):
+        agent = choosing.made_by(agent, time_step_spec, action_spec)
     if agent is not None:
         return Learner(agent)
     if run.own_agent:

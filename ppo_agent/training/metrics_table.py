@@ -43,6 +43,8 @@ COLUMNS = (
     "advantage_mean",
     "action_std",
     "train_step",
+    "loss",
+    "value_clipping",
 )
 # Evaluations, in evaluations.csv.
 EVALUATION_COLUMNS = ("environment_steps", "wall_time_s", "return_mean", "return_std", "num_episodes")

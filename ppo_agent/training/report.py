@@ -50,7 +50,8 @@ def of_experience(experience: Trajectory) -> dict[str, float]:
 
 def of_schedules(agent: Any) -> dict[str, float]:
     """The values in force of what may follow a schedule."""
-    values = {name: getattr(agent._config, name) for name in ("importance_ratio_clipping", "entropy_regularization")}
+    names = ("importance_ratio_clipping", "entropy_regularization", "value_clipping")
+    values = {name: getattr(agent._config, name) for name in names}
     return {name: number(value() if callable(value) else value) for name, value in values.items()}
 
 
