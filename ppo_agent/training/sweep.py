@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class Sweep:
                 f"root_dir is {str(self.root_dir)!r}, expected a folder that can be written: {error.strerror}."
             ) from error
 
-    def run(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    def run(self) -> Generator[tuple[int, dict[str, Any] | str], None, None]:
         """Runs what is not done yet; yields seeds with their result.json, or with what went wrong, as they end.
 
         Raises:

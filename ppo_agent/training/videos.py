@@ -30,7 +30,8 @@ class Recorder(gymnasium.wrappers.RecordVideo):
 
     def stop_recording(self) -> None:
         """Writes the films of the episode."""
-        frames, name = list(self.recorded_frames), self._video_name
+        frames: list[Any] = list(self.recorded_frames)
+        name = self._video_name
         super().stop_recording()
         if frames:
             write_gif(Path(self.video_folder, f"{name}.gif"), frames, self.frames_per_sec)
