@@ -48,6 +48,7 @@ class ActorNetwork(base.ObservationNetwork):
             network's observation and the mask.
         observation_keys: keys of a mapping (of what is left without the mask) that the network sees; None for all. An
             exported policy asks for those of the actor only.
+        output_gain: of the heads' orthogonal kernels: how much the first policy depends on what it sees.
 
     Raises:
         ValueError: if a spec has no encoder or no head, with the reason.
@@ -72,6 +73,7 @@ class ActorNetwork(base.ObservationNetwork):
         conv_layers: images.ConvLayers | None = None,
         observation_and_action_constraint_splitter: action_masks.Splitter | None = None,
         observation_keys: Sequence[str] | None = None,
+        output_gain: float = initializers.POLICY_GAIN,
     ) -> None:
         seeds = initializers.SeedSource(seed, "actor")
         make_encoder = encoders.encoder_maker(encoder, fc_layers, activation, embedding_size, conv_layers, seeds)
@@ -79,7 +81,9 @@ class ActorNetwork(base.ObservationNetwork):
         super().__init__(observation_spec, make_encoder, memory, splitter, name, observation_keys)
         action_spec = tensor_spec.from_spec(action_spec)
         _, mask_spec = action_masks.split(self.input_tensor_spec, splitter)
-        self.heads = heads.make_heads(action_spec, seeds, initial_log_std, state_dependent_std, squash, mask_spec)
+        self.heads = heads.make_heads(
+            action_spec, seeds, initial_log_std, state_dependent_std, squash, mask_spec, output_gain
+        )
         # A partial, because Keras would wrap a nest that is stored as an attribute, and tf.nest tells them apart.
         self._pack_actions = functools.partial(tf.nest.pack_sequence_as, action_spec)
 

@@ -39,6 +39,7 @@ def make_heads(
     state_dependent_std: bool = False,
     squash: bool = False,
     mask_spec: tf.TypeSpec | None = None,
+    gain: float = initializers.POLICY_GAIN,
 ) -> list[NormalHead | CategoricalHead]:
     """The heads for a nest of action specs, in tf.nest's order.
 
@@ -49,6 +50,7 @@ def make_heads(
         state_dependent_std: whether this standard deviation is a function of the observation.
         squash: whether floating-point actions are squashed to their bounds.
         mask_spec: spec of the action mask, `None` for none.
+        gain: of the initial kernels.
 
     Raises:
         ValueError: for a spec that no head fits, or a mask that does not fit the actions, with the reason.
@@ -64,9 +66,9 @@ def make_heads(
     heads: list[NormalHead | CategoricalHead] = []
     for i, (spec, indices) in enumerate(zip(specs, leaf_indices, strict=True)):
         if spec.dtype.is_floating:
-            heads.append(NormalHead(spec, initial_log_std, seeds(), f"head_{i}", state_dependent_std, squash))
+            heads.append(NormalHead(spec, initial_log_std, seeds(), f"head_{i}", state_dependent_std, squash, gain))
         else:
-            heads.append(CategoricalHead(spec, seeds(), f"head_{i}", indices))
+            heads.append(CategoricalHead(spec, seeds(), f"head_{i}", indices, gain))
     return heads
 
 
@@ -97,6 +99,7 @@ class NormalHead(tf.keras.layers.Layer):
         name: of the layer.
         state_dependent_std: whether the standard deviation depends on the features.
         squash: whether actions are squashed to the bounds by tanh; the standard deviation is that before it.
+        gain: of the initial kernels.
 
     Raises:
         ValueError: if `squash` is set and the action has no finite bounds.
@@ -110,18 +113,19 @@ class NormalHead(tf.keras.layers.Layer):
         name: str,
         state_dependent_std: bool = False,
         squash: bool = False,
+        gain: float = initializers.POLICY_GAIN,
     ) -> None:
         super().__init__(name=name)
         self.spec = spec
         self.bounds = _finite_bounds(spec, name) if squash else None
         self._initial_log_std = initial_log_std
         size = spec.shape.num_elements()
-        self.mean_layer = initializers.dense(size, initializers.POLICY_GAIN, seed, name="mean")
+        self.mean_layer = initializers.dense(size, gain, seed, name="mean")
         self.std_layer = None
         if state_dependent_std:
             # softplus of this bias is the first standard deviation.
             bias = _inverse_softplus(max(math.exp(initial_log_std) - MIN_STD, MIN_STD))
-            self.std_layer = initializers.dense(size, initializers.POLICY_GAIN, seed + 1, name="std", bias=bias)
+            self.std_layer = initializers.dense(size, gain, seed + 1, name="std", bias=bias)
 
     def build(self, input_shape: Any) -> None:
         """Creates the standard deviation's variable if it does not depend on the features."""
@@ -196,13 +200,19 @@ class CategoricalHead(tf.keras.layers.Layer):
         seed: of the kernel.
         name: of the layer.
         mask_indices: where the categories stand in the action mask, see `action_masks.MaskLayout`; `None` for no mask.
+        gain: of the initial kernel.
 
     Raises:
         ValueError: if a maximum lies below its minimum, or there are more than `MAX_LOGITS` categories.
     """
 
     def __init__(
-        self, spec: tensor_spec.BoundedTensorSpec, seed: int, name: str, mask_indices: np.ndarray | None = None
+        self,
+        spec: tensor_spec.BoundedTensorSpec,
+        seed: int,
+        name: str,
+        mask_indices: np.ndarray | None = None,
+        gain: float = initializers.POLICY_GAIN,
     ) -> None:
         super().__init__(name=name)
         self.spec = spec
@@ -212,9 +222,7 @@ class CategoricalHead(tf.keras.layers.Layer):
         self.logits_shape = (*self.num_categories.shape, int(self.num_categories.max()))
         self.possible = np.arange(self.logits_shape[-1]) < self.num_categories[..., np.newaxis]
         self.mask_indices = mask_indices
-        self.logits_layer = initializers.dense(
-            int(np.prod(self.logits_shape)), initializers.POLICY_GAIN, seed, name="logits"
-        )
+        self.logits_layer = initializers.dense(int(np.prod(self.logits_shape)), gain, seed, name="logits")
 
     def call(self, features: tf.Tensor, action_mask: tf.Tensor | None = None) -> Parameters:
         """Returns `logits` [N, *action shape, largest number of categories].

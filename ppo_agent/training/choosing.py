@@ -23,7 +23,7 @@ from ppo_agent.training.settings import Settings
 _OF_NETWORKS = (
     "agent", "actor_fc_layers", "value_fc_layers", "shared_fc_layers", "activation", "layer_norm", "orthogonal_init",
     "initial_log_std", "state_dependent_std", "squash_actions", "shared_torso", "recurrent", "memory", "memory_units",
-    "actor_observation_keys", "value_observation_keys",
+    "policy_output_gain", "actor_observation_keys", "value_observation_keys",
     "learning_rate", "learning_rate_schedule", "importance_ratio_clipping_schedule", "entropy_regularization_schedule",
     "value_clipping_schedule",
     "greedy_eval", "update_normalizers_in_train", "debug_summaries", "summarize_grads_and_vars", "nminibatches",

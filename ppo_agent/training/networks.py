@@ -31,6 +31,7 @@ def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings)
         "initial_log_std": settings.initial_log_std,
         "state_dependent_std": settings.state_dependent_std,
         "squash": settings.squash_actions,
+        "output_gain": settings.policy_output_gain,
     }
     activation = settings.activation
     if settings.layer_norm or settings.shared_fc_layers:

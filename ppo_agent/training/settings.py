@@ -151,6 +151,7 @@ class Settings:
     layer_norm: bool = setting(False, "layer normalisation behind each hidden layer, before its activation")
     orthogonal_init: bool = setting(True, "orthogonal initial kernels; else Glorot's uniform ones")
     initial_log_std: float = setting(0.0, "log of the first standard deviation of continuous actions")
+    policy_output_gain: float = setting(0.01, "gain of the policy's last kernel with orthogonal_init", lower_bound=0.0)
     state_dependent_std: bool = setting(False, "standard deviation of continuous actions from the observation")
     squash_actions: bool = setting(False, "tanh-squashed normal distributions for bounded continuous actions")
     shared_torso: bool = setting(False, "one torso for policy and value function, with the policy's layers")

@@ -78,6 +78,15 @@ def test_forward_pass_is_the_textbook_perceptron(rng: np.random.Generator) -> No
         np.testing.assert_allclose(output(), expected.reshape(output().shape), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("action", [DISCRETE, tensor_spec.BoundedTensorSpec([2], tf.float32, -1, 1)])
+def test_the_gain_of_the_last_kernel_can_be_chosen(action: tf.TypeSpec) -> None:
+    network = ActorNetwork(VECTOR, action, (8,), output_gain=0.5)
+    network.create_variables()
+    kernel = [v.numpy() for v in network.trainable_weights if "kernel" in v.name][-1]
+    gram = kernel.T @ kernel if kernel.shape[0] >= kernel.shape[1] else kernel @ kernel.T
+    np.testing.assert_allclose(gram, 0.25 * np.eye(len(gram)), atol=1e-5)
+
+
 def test_initial_kernels_are_orthogonal_with_the_gains_of_ppo() -> None:
     for network, last_gain in zip(_networks(VECTOR, DISCRETE, fc_layers=(8, 8)), (0.01, 1.0), strict=True):
         kernels = [v.numpy() for v in network.variables if "kernel" in v.name]
