@@ -82,8 +82,13 @@ def _main(flag_values: flags.FlagValues, folders: Sequence[str]) -> int:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(comparison.to_rows(curves))
     atomic_files.replace_file(output.with_suffix(".csv"), text.getvalue().encode())
-    say(f"{len(runs)} runs in {len(curves)} curves: {output} and {output.with_suffix('.csv')}")
+    found = f"{_count(len(runs), 'run')} in {_count(len(curves), 'curve')}"
+    say(f"{found}: {output} and {output.with_suffix('.csv')}")
     return OK
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 if __name__ == "__main__":

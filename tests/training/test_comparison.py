@@ -81,7 +81,7 @@ def test_program_writes_picture_and_table(
     made = write_runs(tmp_path / "runs", rng)
     arguments = [str(tmp_path / "runs"), "--group_by=actor_fc_layers", "--metric=approx_kl", "--smooth=1"]
     assert plot_command.main(["ppo-plot", *arguments, f"--output={tmp_path / 'c.png'}"]) == 0
-    assert "6 runs in 1 curves" in capsys.readouterr().out
+    assert "6 runs in 1 curve:" in capsys.readouterr().out
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "c.csv").open() as file:
         rows = list(csv.DictReader(file))
