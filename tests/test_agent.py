@@ -315,7 +315,9 @@ def test_rewards_are_scalars(reward, found):
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, pickle.dumps, lambda x: copy.deepcopy({"it": [x]})], ids=str
+    "copied",
+    [copy.copy, copy.deepcopy, pickle.dumps, lambda x: copy.deepcopy({"it": [x]})],
+    ids=["copy", "deepcopy", "pickle", "nested"],
 )
 @pytest.mark.parametrize("part", ["agent", "policy", "collect_policy"])
 def test_copies_are_refused_in_one_sentence(copied, part, rng):
