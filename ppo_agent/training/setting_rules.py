@@ -53,6 +53,11 @@ def check_use(settings: Settings, given: Mapping[str, Any]) -> None:
     for name in OF_MEMORIES:
         if name in given and not settings.recurrent:
             raise ValueError(f"{name} is given without recurrent, expected it with recurrent networks only.")
+    if settings.learning_rate_kl_target and settings.learning_rate_schedule != "constant":
+        raise ValueError(
+            f"learning_rate_schedule is {settings.learning_rate_schedule}, expected constant with "
+            "learning_rate_kl_target, which adapts the learning rate."
+        )
     for name in ("actor_observation_keys", "value_observation_keys"):
         if getattr(settings, name) and (settings.shared_torso or settings.shared_fc_layers):
             raise ValueError(

@@ -26,7 +26,7 @@ RUNS = {
     "schedules": ("--importance_ratio_clipping_schedule=linear", "--entropy_regularization=0.01",
                   "--entropy_regularization_schedule=linear", "--target_kl=0.01", "--value_clipping=0.2"),
     "adapted": ("--recompute_advantages", "--normalize_value_targets", "--dual_clipping=3",
-                "--learning_rate_kl_target=0.001", "--observation_norm_clipping=10"),
+                "--learning_rate_schedule=constant", "--learning_rate_kl_target=0.001"),
     "warm-up": ("--learning_rate_schedule=warmup_cosine", "--value_clipping=0.3", "--value_clipping_schedule=linear"),
     "episodes": ("--collect_episodes_per_iteration=4", "--minibatch_size=16"),
     "lstm": RECURRENT,

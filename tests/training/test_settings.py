@@ -125,3 +125,30 @@ def test_minibatches_of_recurrent_networks_are_sequences(
 def test_a_memory_without_recurrent_networks_is_refused() -> None:
     with pytest.raises(ValueError, match="memory_units is given without recurrent"):
         combine({}, {"memory_units": 3})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"learning_rate_kl_target": 0.01},
+            "learning_rate_schedule is linear, expected constant with learning_rate_kl_target",
+        ),
+        (
+            {"actor_observation_keys": "a", "shared_torso": True},
+            "actor_observation_keys is 'a', expected ''",
+        ),
+        (
+            {"value_observation_keys": "a", "shared_fc_layers": (4,)},
+            "value_observation_keys is 'a', expected ''",
+        ),
+    ],
+)
+def test_settings_that_would_work_against_each_other_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        combine({"learning_rate_schedule": "linear"}, given)
+
+
+def test_a_rate_that_adapts_replaces_the_schedule_of_a_preset() -> None:
+    given = {"learning_rate_kl_target": 0.01, "learning_rate_schedule": "constant"}
+    assert combine({"learning_rate_schedule": "linear"}, given).learning_rate_kl_target == 0.01
