@@ -36,6 +36,7 @@ _LINK = re.compile(r"(!?\[[^\]]*\]\()(?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
 _FENCE = re.compile(r"^( *)(```+).*?^\1\2\s*$", re.MULTILINE | re.DOTALL)
 _DISPLAYED = re.compile(r"^\$\$\n(.+?)\n\$\$$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<![\\$`])\$(?!\s)([^$\n`]+?)(?<!\s)\$(?![\d$`])")
+_FLAG = re.compile(r"^\| (`--\w+`)(?=[ ,])", re.MULTILINE)
 _COMMENT = re.compile(r"^<!-- (?:in tests|not run|setup).*?-->\n", re.MULTILINE | re.DOTALL)
 
 
@@ -61,6 +62,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     text = _COMMENT.sub("", markdown)
     text = text.replace("<!-- table of settings -->", settings_table.of_settings())
     text = text.replace("<!-- table of columns -->", settings_table.of_columns())
+    text = _FLAG.sub(r"| \1{.flag}", text)  # A flag at the start of a row stays in one line.
     return _outside_of_fences(text, lambda part: _formulas(_links(part, source, page.file.src_uri)))
 
 
