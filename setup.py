@@ -55,14 +55,14 @@ EXTRAS_REQUIRE = {
     "video": ["moviepy>=1.0", "pygame>=2.1.3"],
     "dev": [
         "hypothesis",
-        "ipykernel",
+        "ipykernel" + NEW,
         "mypy" + NEW,
-        "nbmake",
+        "nbmake" + NEW,
         "pytest>=8",
         "pytest-xdist>=3",
         "ruff",
         "scipy",
-        "twine",
+        "twine" + NEW,
     ],
 }
 
