@@ -84,7 +84,6 @@ KEYWORDS = {
     "verbose": {"log_interval": 1},
     "policy_kwargs": {"actor_fc_layers": (7,), "value_fc_layers": (6, 5), "activation": "relu"},
     "seed": {"seed": 3},
-    "n_cpu_tf_sess": {"num_threads": 1},
 }
 
 
@@ -133,8 +132,15 @@ ARRIVED = {
     "policy_kwargs": lambda t, _: layers_of(t.agent.actor_net) == [7, 2] and layers_of(t.agent.value_net) == [6, 5, 1],
     "full_tensorboard_log": lambda _, folder: any((folder / "histograms").iterdir()),
     "seed": lambda t, _: t.seed == 3,
-    "n_cpu_tf_sess": lambda t, _: t.settings.num_threads == 1,
+    "n_cpu_tf_sess": lambda *_: threads_are_set(),
 }
+
+
+def threads_are_set():
+    """TensorFlow's threads are told before its first operation, or not at all."""
+    with pytest.raises(ValueError, match="num_threads is 77, expected it before TensorFlow's first operation"):
+        Trainer("CartPole-v1", num_threads=77)
+    return True
 
 
 def last(trainer, first):
