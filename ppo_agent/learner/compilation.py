@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
-from ppo_agent.common import compilation_cache, custom_gradients, summary_groups
+from ppo_agent.common import compilation_cache, custom_gradients, shared_functions, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.learner import batches, legacies
 from ppo_agent.learner.interface import UpdateOutcome
@@ -124,9 +124,7 @@ class CompiledUpdate:
                 return self.update(trajectory, weights, capacity, jit)
 
         if key not in self._functions:
-            function = tf.function(update, autograph=False)
-            with custom_gradients.forgotten():
-                self._functions[key] = function.get_concrete_function(*_open_time(arguments))
+            self._functions[key] = _traced(update, _open_time(arguments), jit)
             if self.heir is not None:
                 self.heir.note(self, key)
         if jit and (key, capacity) not in self._compiled:
@@ -194,6 +192,15 @@ def work_per_row(variables: Iterable[tf.Variable], observation_spec: Any) -> int
     pixels = max((math.prod(sorted(shape)[-2:]) for shape in shapes if len(shape) > 2), default=0)
     positions = max(1, pixels // _PIXELS_PER_POSITION)
     return sum(math.prod(v.shape) * (positions if v.shape.rank == 4 else 1) for v in variables)
+
+
+def _traced(update: Callable[..., UpdateOutcome], specs: tuple[Any, ...], jit: bool) -> Callable[..., UpdateOutcome]:
+    """The update as a function that TensorFlow executes; where XLA compiles, one for all equal agents."""
+    with custom_gradients.forgotten():
+        if jit:
+            return shared_functions.SharedCall(update, specs)
+        traced: Callable[..., UpdateOutcome] = tf.function(update, autograph=False).get_concrete_function(*specs)
+        return traced
 
 
 def _open_time(arguments: Any) -> Any:

@@ -12,7 +12,7 @@ from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import Trajectory
 
 from ppo_agent import summaries
-from ppo_agent.common import replicas, summary_groups
+from ppo_agent.common import replicas, shared_functions, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import batches, epochs, gradients, guards, minibatches, optimizers, report
@@ -89,7 +89,9 @@ class Update:
         rows, plan = self.deal_out(self.make_batch(trajectory, weights), capacity, jit)
 
         def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-            return function if self.is_distributed() else tf.function(function, jit_compile=jit, autograph=False)
+            if self.is_distributed():
+                return function
+            return shared_functions.shared(function) if jit else tf.function(function, autograph=False)
 
         if self.config.recompute_advantages:
             result, outcome = self._take_epochs(
