@@ -92,7 +92,7 @@ class PPOAgent(NotCopied, TFAgent):
         self._config, self._optimizer = config, optimizer or optimizers.default_optimizer()
         self._actor_net, self._value_net = nets
         self.update_normalizers_in_train, self._has_slots = update_normalizers_in_train, False
-        self._adaptive_kl_beta = construction.adaptive_kl_beta(config)
+        self._adaptive_kl_beta, self._adapted_rate = construction.adapted_variables(config, optimizer)
         self._reward_normalizer = construction.reward_normalizer(config)
         self._observation_normalizer = construction.observation_normalizer(config, observation_spec, nets[0])
         self._shuffle_seed, self._report = construction.shuffle_seed(config), construction.report_variable()

@@ -138,10 +138,15 @@ def train_step(counter: tf.Variable | None) -> tf.Variable:
     return tf.compat.v1.train.get_or_create_global_step() if counter is None else counter
 
 
-def adaptive_kl_beta(config: PPOConfig) -> tf.Variable | None:
-    """The coefficient of the KL penalty; None if that is off."""
-    first = config.initial_adaptive_kl_beta
-    return common.create_variable("adaptive_kl_beta", first, dtype=tf.float32) if first > 0 else None
+def adapted_variables(config: PPOConfig, optimizer: Any) -> tuple[tf.Variable | None, tf.Variable | None]:
+    """The coefficient of the KL penalty, and the optimiser's learning rate if it is adapted; None for what is off.
+
+    Checkpoints find the learning rate in the agent, because not every optimiser counts it among its variables.
+    """
+    first, beta = config.initial_adaptive_kl_beta, None
+    if first > 0:
+        beta = common.create_variable("adaptive_kl_beta", first, dtype=tf.float32)
+    return beta, optimizers.learning_rate_variable(optimizer) if config.learning_rate_kl_target > 0 else None
 
 
 def shuffle_seed(config: PPOConfig) -> tf.Variable | None:
