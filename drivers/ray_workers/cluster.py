@@ -51,7 +51,8 @@ def connect(address: str | None, num_workers: int) -> tuple[Any, bool]:
             with _own_signal_handlers():
                 ray.init(address=address, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(f"ray_address is {address!r}, expected that of a running Ray cluster.") from error
+            hint = " with this machine's token (RAY_AUTH_TOKEN_PATH)" if "token" in repr(error.__cause__) else ""
+            raise ValueError(f"ray_address is {address!r}, expected that of a running Ray cluster{hint}.") from error
         return ray, True
     cores = max(num_workers, os.cpu_count() or 1)
     with _on_loopback(), _own_signal_handlers():
