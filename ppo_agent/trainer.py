@@ -149,7 +149,11 @@ class Trainer(TrainerState):
         self.close()
 
     def close(self) -> None:
-        """Closes the environments and gives the folder back; may be called again."""
+        """Closes the environments and gives the folder back; may be called again.
+
+        What was compiled is left to the next trainer with an equal agent: `predict` works on, further training of the
+        agent compiles again.
+        """
         if self.recorder is not None:
             self.recorder.close()
         if not self._is_closed and self._env is not None:
@@ -188,7 +192,7 @@ class Trainer(TrainerState):
             raise ValueError("the trainer is closed, expected one whose environments are open.")
         if reset_counter:
             if self.recorder is not None:
-                raise ValueError("reset_counter is True with root_dir, expected False: the rows in its files go on.")
+                raise ValueError("reset_counter is True with root_dir, expected False: the rows in its files continue.")
             self.loop.reset_counter()
             self.evaluations.clear()
         target = self.settings.total_environment_steps
