@@ -21,6 +21,8 @@ from ppo_agent import leftover_imports
 # Where the classes are that have a name in gin files.
 _MODULES = ("ppo_agent.agent", "ppo_agent.variants", "ppo_agent.policy")
 _TF_AGENTS = "tf_agents.agents"
+# Rooms that these modules need, and that can be imported before them.
+_INNER = ("ppo_agent.learner", "ppo_agent.maths", "ppo_agent.common")
 
 
 def watch_imports() -> None:
@@ -32,10 +34,14 @@ def watch_imports() -> None:
 def _load_classes() -> None:
     """Loads them if that is due, and nothing that they need is being loaded right now."""
     is_due = _is_loaded("gin") and (_is_loaded(_TF_AGENTS) or "tf_agents" not in sys.modules)
-    if is_due and not any(_is_being_loaded(name) for name in (*_MODULES, "tensorflow")):
+    if is_due and not any(_is_being_loaded(name) for name in (*_MODULES, "tensorflow", *_inner_modules())):
         for name in _MODULES:
             importlib.import_module(name)
         _watch_leftovers()
+
+
+def _inner_modules() -> list[str]:
+    return [name for name in sys.modules if name.startswith(_INNER)]
 
 
 @functools.cache

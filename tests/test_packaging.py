@@ -60,6 +60,13 @@ def test_public_names_are_there() -> None:
     assert set(ppo_agent.__all__) <= set(dir(ppo_agent))
 
 
+@pytest.mark.parametrize("first", ["from ppo_agent.learner import compilation", "from ppo_agent import PPOLossInfo"])
+def test_any_name_may_be_imported_first(first: str) -> None:
+    code = f"{first}; import gin; gin.bind_parameter('PPOAgent.num_epochs', 3); from ppo_agent import PPOAgent"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'ppo_agent' has no attribute 'PPO2'"):
         _ = ppo_agent.PPO2
