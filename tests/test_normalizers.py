@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.utils import tensor_normalizer
 
+from ppo_agent import normalizers
 from ppo_agent.networks.inputs import network_input_spec
 from ppo_agent.normalizers import StreamingNormalizer, make_observation_normalizer
 
@@ -235,3 +236,33 @@ def test_networks_that_take_floats_get_floats():
     as_floats = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, tf.float32), MIXED)
     assert all(make_observation_normalizer(MIXED, as_floats).normalizes)
     assert all(make_observation_normalizer(MIXED).normalizes)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1.7e9])
+def test_statistics_of_parts_are_those_of_the_whole(rng, offset):
+    """Parallel variance, with parts of unequal size, empty ones and entries that are not finite among them."""
+    parts = [rng.normal(offset, 3.0, (size, 2)) for size in (5, 0, 1, 40)]
+    parts[3][7, 1] = np.nan
+    parts.append(np.full((3, 2), [np.nan, offset + 2.0]))
+    found = [normalizers.statistics_of(tf.constant(part)) for part in parts]
+    together = normalizers.pooled(normalizers.Statistics(*map(tf.stack, zip(*found, strict=True))))
+    whole = np.concatenate(parts)
+    np.testing.assert_array_equal(together.count, np.isfinite(whole).sum(axis=0))
+    np.testing.assert_allclose(
+        (together.mean + together.mean_carry) - offset, np.nanmean(whole - offset, axis=0), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        together.m2 - together.m2_carry, np.nanvar(whole - offset, axis=0) * together.count, rtol=1e-6
+    )
+
+
+def test_statistics_of_parts_without_an_entry_leave_all_as_it_was(rng):
+    empty = normalizers.statistics_of(tf.zeros([0, 2], tf.float64))
+    together = normalizers.pooled(normalizers.Statistics(*(tf.stack([x, x]) for x in empty)))
+    np.testing.assert_array_equal(together.count, [0.0, 0.0])
+    normalizer = StreamingNormalizer(tf.TensorSpec([2], tf.float32))
+    normalizer.update(tf.constant(rng.normal(size=(4, 2)), tf.float32))
+    before = [v.numpy() for v in tf.nest.flatten(normalizer.variables)]
+    normalizer.update(tf.zeros([0, 2]))
+    for value, variable in zip(before, tf.nest.flatten(normalizer.variables), strict=True):
+        np.testing.assert_array_equal(value, variable)

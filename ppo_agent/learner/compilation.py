@@ -14,7 +14,7 @@ from tf_agents.trajectories import Trajectory
 
 from ppo_agent.common import compilation_cache, custom_gradients, shared_functions, summary_groups
 from ppo_agent.common.types import Tensor
-from ppo_agent.learner import batches, legacies
+from ppo_agent.learner import batches, legacies, replica_steps
 from ppo_agent.learner.interface import UpdateOutcome
 from ppo_agent.learner.schedule_feed import Fed
 from ppo_agent.learner.update import Update
@@ -58,8 +58,12 @@ class CompiledUpdate:
         Args:
             trajectory: checked experience [B, T, ...].
             weights: importance weights or None.
+
+        Raises:
+            ValueError: the agent belongs to a tf.distribute strategy, and this is not called in its `run`.
         """
         if self.update.is_distributed():
+            replica_steps.check_context(self.update.trained_variables())
             return self.update(trajectory, weights)
         if self._may_leave_out_summaries() and not tf.summary.should_record_summaries():
             with summary_groups.off():

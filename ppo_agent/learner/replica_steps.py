@@ -7,7 +7,7 @@ Their number of steps has no part in the size of the graph, and they may stop to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -26,6 +26,17 @@ Loop = Callable[[epochs.Step, Tensor, Tensor], EpochsResult]
 # Whole rows, and all of them prepared where there are no minibatches.
 Batch = tuple[TrainingBatch, TrainingBatch | None]
 Computed = tuple[tf.Tensor, tf.Tensor, list[tuple[Tensor, tf.Variable]]]
+
+
+def check_context(variables: Iterable[tf.Variable]) -> None:
+    """Raises ValueError unless this is called in the `run` of the strategy that variables belong to."""
+    strategy = tf.distribute.get_strategy()
+    owners = [getattr(variable, "distribute_strategy", strategy) for variable in variables]
+    if tf.distribute.get_replica_context() is None or any(owner is not strategy for owner in owners):
+        raise ValueError(
+            f"train is called outside of strategy.run, expected inside that of the {type(owners[0]).__name__} that the "
+            "agent was made under."
+        )
 
 
 class ReplicaSteps:

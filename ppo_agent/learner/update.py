@@ -67,7 +67,7 @@ class Update:
         self._codec, self._optimizer, self._variables, self._methods = codec, optimizer, variables, methods
         self._debugs, self._writes_gradients = writes_debug_summaries, writes_gradients
         self._is_series = is_series
-        self.skipped_minibatch = SkippedMinibatch()
+        self.skipped_minibatch, self.trained_variables = SkippedMinibatch(), methods.trained_variables
         self.feed = ScheduleFeed(config, optimizer, self._changed_variables)
 
     def __call__(

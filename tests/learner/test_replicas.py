@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 import replicas
+import tensorflow as tf
 
 FAST = ("minibatches",)
 SLOW = (*(name for name in replicas.CASES if name not in FAST), "graph_size")
@@ -67,6 +69,21 @@ def test_replicas_equal_one_agent_in_other_settings(name):
 def test_the_graph_of_replicas_does_not_grow_with_their_steps():
     small, large = comparisons(SLOW)["graph_size"]["sizes"]
     assert small == large
+
+
+def test_train_outside_of_the_strategy_is_refused(rng):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        agent = helpers.make_agent(eager=False)
+    experience = helpers.make_experience(agent, rng)
+    text = "train is called outside of strategy.run, expected inside that of the MirroredStrategy that the agent was"
+    with pytest.raises(ValueError, match=text):
+        agent.train(experience)
+    with strategy.scope(), pytest.raises(ValueError, match=text):
+        agent.train(experience)
+    assert agent.train_step_counter.numpy() == 0
+    strategy.run(agent.train, args=(experience,))
+    assert agent.train_step_counter.numpy() == 3
 
 
 def ports():
