@@ -41,7 +41,7 @@ class Leaf:
 def leaves_of(observation_spec: Nest) -> Nest:
     """Returns what `SoundnessCheck` takes, for a nest of bounded specs."""
 
-    def leaf(spec: Leaf) -> Leaf:
+    def leaf(spec: Any) -> Leaf:
         low, high = np.asarray(spec.minimum), np.asarray(spec.maximum)
         return Leaf(np.dtype(spec.dtype.as_numpy_dtype), tuple(spec.shape.as_list()), low, high)
 

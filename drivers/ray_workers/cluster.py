@@ -70,7 +70,7 @@ def _check_listens(address: str) -> None:
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
     """Inside, Ray takes this machine's address to be 127.0.0.1, as it does on Windows and macOS."""
-    constants = importlib.import_module("ray._private.ray_constants")
+    constants: Any = importlib.import_module("ray._private.ray_constants")
     before = constants.ENABLE_RAY_CLUSTER, os.environ.get(_CLUSTERS)
     constants.ENABLE_RAY_CLUSTER, os.environ[_CLUSTERS] = False, "0"
     try:

@@ -105,7 +105,8 @@ class RayDriver(driver.Driver):
         check_int("max_restarts", max_restarts, at_least=0)
         if not worker_time_limit_s > 0:
             raise ValueError(f"worker_time_limit_s is {worker_time_limit_s}, expected seconds, more than 0.")
-        seed = draw_seed() if check_seed("seed", seed) is None else seed
+        checked_seed = check_seed("seed", seed)
+        start_seed = draw_seed() if checked_seed is None else checked_seed
         with GymnasiumEnvironment(env, vectorization="sync") as single:
             check_fit(single, policy)
             super().__init__(single, policy, list(observers or ()), list(transition_observers or ()))
@@ -113,10 +114,10 @@ class RayDriver(driver.Driver):
         self.batch_size, each = total, total // num_workers
         state = policies.initial_state(policy, each)
         self._plans = [
-            Plan(env, each, leaves, state, number * each, seed, max_environment_restarts, invalid_steps)
+            Plan(env, each, leaves, state, number * each, start_seed, max_environment_restarts, invalid_steps)
             for number in range(num_workers)
         ]
-        self._limits = {"max_restarts": max_restarts, "time_limit_s": worker_time_limit_s}
+        self._max_restarts, self._time_limit_s = max_restarts, worker_time_limit_s
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
         self._shipped = policies.ship(policy, each)
         self._pack_steps = array_nests.packer(policy.time_step_spec)
@@ -219,7 +220,7 @@ class RayDriver(driver.Driver):
 
     def _started(self) -> Crew:
         if self._crew is None:
-            self._crew = Crew(self._ray, self._plans, self._shipped.maker, **self._limits)
+            self._crew = Crew(self._ray, self._plans, self._shipped.maker, self._max_restarts, self._time_limit_s)
         return self._crew
 
     def _end_workers(self) -> None:

@@ -134,8 +134,9 @@ class Worker:
             time_steps.append(group.step(step[0]))
             taken.append(step)
             self._state = step[2]
-        leaves = [array_nests.flatten(nest) for nest in (time_steps.stack(), tuple(taken.stack()))]
-        return Rows(iteration, self._incarnation, *leaves, time.perf_counter() - start, self._infos.totals())
+        steps, rows = array_nests.flatten(time_steps.stack()), array_nests.flatten(tuple(taken.stack()))
+        seconds = time.perf_counter() - start
+        return Rows(iteration, self._incarnation, steps, rows, seconds, self._infos.totals())
 
     def process(self) -> dict[str, Any]:
         """Returns its process' id, memory in bytes, and whether TensorFlow is loaded."""
