@@ -41,10 +41,12 @@ test-slow: install
 properties: install
 	"$(BIN)/pytest" tests/properties --hypothesis-profile=thorough $(ARGS)
 
-# 200 kills and 100 corruptions, about ten minutes: see docs/reliability.md.
+# 200 kills, 100 corruptions, 50 signals, 300 trainings in one process, about half an hour: see docs/reliability.md.
 reliability: install
 	PYTHONPATH=tests "$(BIN)/python" -m reliability.kill $(ARGS)
 	PYTHONPATH=tests "$(BIN)/python" -m reliability.corruptions
+	PYTHONPATH=tests "$(BIN)/python" -m reliability.orphans
+	PYTHONPATH=tests "$(BIN)/python" -m reliability.trainings
 
 # Two hours of tiny runs with random faults, or ARGS=--minutes=N: see docs/reliability.md.
 soak: install

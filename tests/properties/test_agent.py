@@ -11,7 +11,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from strategies import coefficients, fractions, generators, holds_for
 
-from ppo_agent import PPOLossInfo
+from ppo_agent import PPOLossInfo, networks
+from ppo_agent.learner import optimizers
 
 ACTIONS = st.sampled_from(sorted(helpers.ACTIONS))
 ENDS = st.sampled_from([0.0, 0.2, 0.6, 1.0])
@@ -229,4 +230,78 @@ def test_anything_else_is_refused_before_anything_changes(thing, rng, where):
         agent.train(wrong, weights=weights)
     assert ("weights" if where == "weights" else "experience") in str(refused.value)
     assert "\n" not in str(refused.value)
+    helpers.assert_same_state(helpers.state_of(agent), before)
+
+
+class Memory(tf.keras.layers.Layer):
+    """Keeps the mean of what it was trained on last."""
+
+    def build(self, input_shape):
+        self.mean = self.add_weight(name="mean", shape=[input_shape[-1]], initializer="zeros", trainable=False)
+
+    def call(self, inputs, training=False):
+        if training:
+            self.mean.assign(tf.reduce_mean(tf.reshape(inputs, [-1, inputs.shape[-1]]), axis=0))
+        return inputs
+
+
+@functools.cache
+def agent_with_statistics():
+    """An agent whose network holds more than what is trained, and that layer."""
+    layer = Memory()
+    encoder = tf.keras.Sequential([layer, tf.keras.layers.BatchNormalization(), tf.keras.layers.Dense(3)])
+    nets = (
+        networks.ActorNetwork(helpers.OBSERVATION, helpers.CONTINUOUS, encoder=encoder),
+        networks.ValueNetwork(helpers.OBSERVATION, fc_layers=(3,)),
+    )
+    keywords = {"normalize_observations": False, "normalize_rewards": False, "num_epochs": 2, "max_skipped_steps": 0}
+    return helpers.make_agent(nets=nets, use_gae=True, **keywords), layer
+
+
+@holds_for(
+    share=0.5, rng=generators(), end=ENDS, shape=st.sampled_from([(1, 2), (3, 9)]),
+    bad=st.sampled_from([np.nan, np.inf, -np.inf]), field=st.sampled_from(["observation", "reward", "weights"]),
+)  # fmt: skip
+def test_a_skipped_update_changes_nothing_that_a_network_holds(rng, end, shape, bad, field):
+    agent, _ = agent_with_statistics()
+    rows = helpers.numpy_experience(experience_of(agent, rng, shape, end))
+    weights = np.ones(shape, np.float32)
+    trained = np.argwhere(trained_rows(rows))
+    place = tuple(trained[rng.integers(len(trained))])
+    (weights if field == "weights" else getattr(rows, field))[place] = bad
+    parts = [*agent.actor_net.variables, *agent.value_net.variables, *optimizers.variables(agent._optimizer)]
+    before = [part.numpy() for part in parts]
+    agent.train(tf.nest.map_structure(tf.constant, rows), weights)
+    assert agent.train_metrics()["skipped_steps"] == 2
+    for part, value in zip(parts, before, strict=True):
+        np.testing.assert_array_equal(part, value)
+
+
+@holds_for(rng=generators(), end=ENDS, shape=st.sampled_from([(1, 2), (3, 9), (2, 30)]), outlier=st.floats(-1e4, 1e4))
+def test_statistics_of_a_network_are_those_of_the_steps_that_count(rng, end, shape, outlier):
+    agent, layer = agent_with_statistics()
+    rows = helpers.numpy_experience(experience_of(agent, rng, shape, end))
+    trained = trained_rows(rows)
+    rows.observation[~trained] = 1e6  # Where an episode goes on, values are of these.
+    rows.observation[tuple(np.argwhere(trained)[0])] = outlier
+    agent.train(tf.nest.map_structure(tf.constant, rows))
+    np.testing.assert_allclose(layer.mean, rows.observation[trained].mean(axis=0), rtol=1e-3, atol=1e-3)
+
+
+@holds_for(
+    rng=generators(), action=st.sampled_from(["discrete", "nested"]), end=ENDS,
+    field=st.sampled_from(["type", "action"]), value=st.integers(-(2**31), 2**31 - 1), everywhere=st.booleans(),
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_before_anything_changes(rng, action, end, field, value, everywhere):
+    agent = shared_agent(action)
+    rows = helpers.numpy_experience(experience_of(agent, rng, (3, 9), end))
+    where = ... if everywhere else tuple(np.argwhere(trained_rows(rows))[0])
+    leaf = rows.step_type if field == "type" else (rows.action["mode"] if action == "nested" else rows.action)
+    leaf[where] = value
+    largest = 2 if field == "type" else 3
+    if 0 <= value <= largest:
+        return
+    before = helpers.state_of(agent)
+    with pytest.raises(ValueError, match=rf"^experience\.(step_type|action|action/mode) is {value}.*, expected .*\.$"):
+        agent.train(tf.nest.map_structure(tf.constant, rows))
     helpers.assert_same_state(helpers.state_of(agent), before)

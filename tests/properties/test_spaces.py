@@ -10,6 +10,7 @@ from strategies import generators, holds_for
 from tf_agents.specs import tensor_spec
 
 from ppo_agent.drivers.environments import spaces
+from ppo_agent.drivers.faults.leaf_checks import InvalidLeafError
 
 
 def batched(space, seed, count=3):
@@ -107,3 +108,34 @@ def test_other_spaces_are_refused_with_their_place(good, bad, deep, what):
     for make in (lambda space: spaces.observation_decoder(space, 3), spaces.action_encoder):
         with pytest.raises(ValueError, match=r"expected Box, Discrete"):
             make(space)
+
+
+WHOLE = (np.int8, np.uint8, np.int16, np.int32, np.int64)
+
+
+@holds_for(
+    space_dtype=st.sampled_from(WHOLE), dtype=st.sampled_from([*WHOLE, np.uint64, np.float32]),
+    value=st.integers(-(2**63), 2**64 - 1), inside=st.booleans(), place=st.integers(0, 5), nested=st.booleans(),
+)  # fmt: skip
+def test_a_whole_number_arrives_as_it_is_or_is_an_error(space_dtype, dtype, value, inside, place, nested):
+    """Nothing is cast to another number: 200 to an int8 of -56."""
+    limits = np.iinfo(space_dtype)
+    leaf = gym.spaces.Box(limits.min, limits.max, (3,), space_dtype)
+    decode = spaces.observation_decoder(gym.spaces.Dict({"a": leaf}) if nested else leaf, 2)
+    if inside:
+        value = limits.min + value % (int(limits.max) - int(limits.min) + 1)
+    if dtype != np.float32 and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        return
+    batch = np.zeros((2, 3), dtype)
+    batch.flat[place] = value
+    given = int(batch.flat[place])
+    try:
+        found = decode({"a": batch} if nested else batch)
+    except InvalidLeafError as error:
+        # An array of another kind is refused whatever it holds.
+        of_the_kind = np.can_cast(dtype, space_dtype, "same_kind")
+        assert not (of_the_kind and limits.min <= given <= limits.max), error  # noqa: PT017
+    else:
+        found = found["a"] if nested else found
+        assert found.dtype == space_dtype
+        assert found.ravel().tolist() == [int(x) for x in batch.ravel()]

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from reliability import corruptions
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_agent import train
 from ppo_agent.checkpoint import CheckpointStore
 from ppo_agent.training import recorder
+from ppo_agent.training.metrics_table import MetricsTable
 from ppo_agent.training.recorder import RunRecorder
 
 FLAGS = [*corruptions.FLAGS, "--total_environment_steps=250"]
@@ -132,3 +134,24 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(error, tmp_path: Path, monkey
     )
     assert "Return" in said.out.splitlines()[-1]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["finished"]
+
+
+def test_events_have_one_axis_and_show_no_step_twice(tmp_path: Path) -> None:
+    """Neither after a resume, nor after one from a checkpoint behind the last events."""
+    root_dir = tmp_path / "run"
+    assert run(root_dir, "--eval_interval=1", "--checkpoint_interval=1") == 0
+    newest = max((root_dir / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(newest)
+    for steps in (300, 350):
+        assert run(root_dir, "--resume", f"--total_environment_steps={steps}") == 0
+    rows = MetricsTable(root_dir / "metrics.csv").read()["environment_steps"]
+    assert rows == sorted(set(rows))
+    for folder, least in (("train", 20), ("eval", 1)):
+        events = EventAccumulator(str(root_dir / folder), size_guidance={"tensors": 0})
+        events.Reload()
+        steps_of = {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+        scalars = {tag: steps for tag, steps in steps_of.items() if "/" in tag and not tag.startswith("_")}
+        assert len(scalars) >= least
+        for tag, steps in scalars.items():
+            assert steps == [step for step in rows if step in set(steps)], tag
+            assert folder == "eval" or steps == rows, tag

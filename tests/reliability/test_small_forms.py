@@ -64,6 +64,16 @@ def test_nothing_is_lost_by_kills() -> None:
     assert done.stdout.startswith("10 of 10 kills")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "end"), [("orphans", "--runs=12"), ("trainings", "--trainings=18")])
+def test_nothing_is_left_behind(program: str, end: str) -> None:
+    """No process by any signal, no memory by one training after the other."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(kill.__file__).parents[1])}
+    command = [sys.executable, "-m", f"reliability.{program}", end]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # What is under way when the signal comes, and the least number of iterations that the last checkpoint holds.
 MOMENTS = {
     "building": (trainer_module, "make_learner", 0),
