@@ -42,7 +42,7 @@ def main() -> int:
     """Runs the program; returns 1 if something grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainings", type=int, default=300)
-    parser.add_argument("--vectorization", default="serial")
+    parser.add_argument("--vectorization", default="auto")
     arguments = parser.parse_args()
     _stack.import_tensorflow()
     start, counts = time.perf_counter(), []
