@@ -65,11 +65,19 @@ def test_nothing_is_lost_by_kills() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("program", "end"), [("orphans", "--runs=12"), ("trainings", "--trainings=18")])
-def test_nothing_is_left_behind(program: str, end: str) -> None:
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [
+        ("orphans", ["--runs=12"]),
+        ("trainings", ["--trainings=20", "--jit_compile=0"]),
+        # About 3 MB each are left in TensorFlow, for a reason that is not known; before, it was 30 to 50.
+        ("trainings", ["--trainings=20", "--most_mb=5"]),
+    ],
+)
+def test_nothing_is_left_behind(program: str, flags: list[str]) -> None:
     """No process by any signal, no memory by one training after the other."""
     environment = {**os.environ, "PYTHONPATH": str(Path(kill.__file__).parents[1])}
-    command = [sys.executable, "-m", f"reliability.{program}", end]
+    command = [sys.executable, "-m", f"reliability.{program}", *flags]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
