@@ -34,7 +34,7 @@ def start(program, *arguments):
     )
 
 
-def lines_of(process, timeout=600):
+def lines_of(process, timeout=1800):
     out, err = process.communicate(timeout=timeout)
     found = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
     return found, err
