@@ -168,7 +168,7 @@ class CheckpointStore:
 
     def _check_place(self) -> None:
         """Raises CheckpointError where checkpoints lie elsewhere: a None would let the caller start from nothing."""
-        expected = None
+        expected: Path | str | None = None
         if _NAME.fullmatch(self.directory.name) or (self.directory / _MANIFEST).is_file():
             expected = self.directory.parent
         elif self.directory.is_file():

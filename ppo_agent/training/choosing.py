@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
 import tensorflow as tf
@@ -145,7 +145,7 @@ def _check_is_agent(agent: Any) -> None:
         raise TypeError(f"agent is {type(agent).__name__}, expected a PPOAgent.")
 
 
-def is_maker(agent: Any) -> bool:
+def is_maker(agent: Any) -> TypeGuard[Callable[[ts.TimeStep, Nest], PPOAgent]]:
     """Whether it is a function that makes an agent."""
     return callable(agent) and not isinstance(agent, PPOAgent)
 
