@@ -117,6 +117,16 @@ def run_epochs(
     return _Tally(*tf.while_loop(more, body, list(nothing))).result()
 
 
+def near(continues: Callable[[tf.Tensor], tf.Tensor], most_skipped: int) -> Callable[[EpochsResult], tf.Tensor]:
+    """Tells from what the steps so far reported whether another epoch follows, as `run_epochs` does for steps."""
+
+    def follows(result: EpochsResult) -> tf.Tensor:
+        is_near = continues(result.last)
+        return is_near & (result.skipped_in_a_row < most_skipped) if most_skipped else is_near
+
+    return follows
+
+
 def run_with_targets(
     epoch: Epoch,
     targets: Any,

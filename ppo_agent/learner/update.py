@@ -216,17 +216,9 @@ class Update:
 
         run = epochs.run_unrolled_with_targets if self.is_distributed() else epochs.run_with_targets
         arguments = (epoch, targets, retargeted, self.config.num_epochs, len(report.STEP_METRICS))
-        result = run(*arguments, self._skipped_before(), self._another_epoch(guard))
-        return result, self._concluded(rows, result, guard, undo)
-
-    def _another_epoch(self, guard: Guard) -> Callable[[EpochsResult], tf.Tensor]:
         most = 1 if guard is Guard.UNDO else self.config.max_skipped_steps
-
-        def follows(result: EpochsResult) -> tf.Tensor:
-            near = self._continues(result.last)
-            return near & (result.skipped_in_a_row < most) if most else near
-
-        return follows
+        result = run(*arguments, self._skipped_before(), epochs.near(self._continues, most))
+        return result, self._concluded(rows, result, guard, undo)
 
     def _targets(
         self, trajectory: Trajectory, weights: Tensor | None, capacity: Tensor | None, jit: bool
