@@ -72,7 +72,7 @@ class BatchingPolicy:
         """
         if unknown := set(body) - set(self.specs):
             raise ValueError(f"the request has {sorted(unknown)}, expected {sorted(self.specs)}.")
-        return {name: _leaf(name, body.get(name), spec) for name, spec in self.specs.items()}
+        return {name: _leaf(name, body.get(name), spec) for name, spec in sorted(self.specs.items())}
 
     async def act(self, row: Arrays) -> Arrays:
         """The outputs of the policy for one row."""

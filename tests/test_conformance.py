@@ -296,9 +296,10 @@ def test_ppo_train(observation, action, masked, network, tmp_path, capsys):
     flags = [*TINY, *FLAGS.get(network, [])]
     name = f"--env_name=space_environments:{env_id(observation, action, masked)}"
     status = train.main(["ppo-train", name, f"--root_dir={tmp_path / 'run'}", *flags])
-    if network == "squashed" and action in {"discrete", "started", "multi", "table", "binary"}:
+    of_continuous_actions = {"squashed": "squash_actions", "state_dependent": "state_dependent_std"}
+    if network in of_continuous_actions and action in {"discrete", "started", "multi", "table", "binary"}:
         assert status == 2
-        assert "squash_actions is True, expected False" in capsys.readouterr().err
+        assert f"{of_continuous_actions[network]} is True, expected False" in capsys.readouterr().err
         return
     assert status == 0, capsys.readouterr().err
     result = json.loads((tmp_path / "run" / "result.json").read_text())

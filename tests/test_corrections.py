@@ -10,7 +10,7 @@ from tf_agents.trajectories import TimeStep
 from tf_agents.trajectories import time_step as ts
 
 import ppo_agent
-from ppo_agent.learner import batches, minibatches
+from ppo_agent.learner import batches, epochs
 
 PLAIN = {"normalize_rewards": False, "normalize_observations": False}
 GAE = {**PLAIN, "use_gae": True, "lambda_value": 0.9, "discount_factor": 0.95}
@@ -344,7 +344,8 @@ def test_correction_13_loss_is_that_of_the_first_gradient_step_and_changes_nothi
     before = helpers.state_of(agent)
     loss_info = agent.loss(experience)
     helpers.assert_same_state(helpers.state_of(agent), before)
-    monkeypatch.setattr(minibatches.Minibatches, "num_steps", 1)
+    run_epochs = epochs.run_epochs
+    monkeypatch.setattr(epochs, "run_epochs", lambda step, _, *rest: run_epochs(step, 1, *rest))
     trained = agent.train(experience)
     for actual, expected in zip(tf.nest.flatten(loss_info), tf.nest.flatten(trained), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)

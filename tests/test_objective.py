@@ -59,7 +59,7 @@ def test_gradient_is_that_of_the_numpy_loss(rng, action):
 
 def frozen_targets(agent, experience):
     """The loss as a function of the networks alone: returns and advantages are computed once."""
-    batch = batches.prepared(agent._update.make_batch(agent._checked(experience), None))
+    batch = batches.prepared(agent._update.make_batch(agent._checked(experience, None), None))
     return lambda: float(agent._update._methods.evaluate(batch, False).loss_info.loss)
 
 

@@ -60,11 +60,21 @@ class CompiledUpdate:
             weights: importance weights or None.
 
         Raises:
-            ValueError: the agent belongs to a tf.distribute strategy, and this is not called in its `run`.
+            ValueError: the agent belongs to a tf.distribute strategy, and this is called neither in its `run` nor
+                outside of all strategies and functions.
         """
-        if self.update.is_distributed():
+        is_mirrored = self.update.is_mirrored
+        is_alone = not tf.distribute.has_strategy() and tf.executing_eagerly()
+        if is_mirrored and not is_alone:
             replica_steps.check_context(self.update.trained_variables())
+        if self.update.is_distributed():
             return self.update(trajectory, weights)
+        outcome = self._run_here(trajectory, weights)
+        if is_mirrored and is_alone:
+            replica_steps.copy_to_all(self.update.changed_variables())
+        return outcome
+
+    def _run_here(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         if self._may_leave_out_summaries() and not tf.summary.should_record_summaries():
             with summary_groups.off():
                 return self._run(trajectory, weights)

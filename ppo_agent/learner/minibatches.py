@@ -37,11 +37,6 @@ class Minibatches(NamedTuple):
     num_rows: Tensor
     count: Tensor
 
-    @property
-    def num_steps(self) -> Tensor:
-        """Number of gradient steps over all epochs."""
-        return self.order.shape[0] * self.count
-
 
 def whole_batch(num_epochs: int) -> Minibatches:
     """The plan of one gradient step per epoch from all rows as they are."""

@@ -39,6 +39,14 @@ def check_context(variables: Iterable[tf.Variable]) -> None:
         )
 
 
+def copy_to_all(variables: Iterable[tf.Variable]) -> None:
+    """Gives every replica's copy of variables the value of the first, which is what changes outside of strategies."""
+    for variable in variables:
+        first, *others = getattr(variable, "values", (variable,))
+        for other in others:
+            other.assign(first.read_value())
+
+
 class ReplicaSteps:
     """Takes the gradient steps of an update on all replicas."""
 

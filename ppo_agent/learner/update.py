@@ -68,7 +68,7 @@ class Update:
         self._debugs, self._writes_gradients = writes_debug_summaries, writes_gradients
         self._is_series = is_series
         self.skipped_minibatch, self.trained_variables = SkippedMinibatch(), methods.trained_variables
-        self.feed = ScheduleFeed(config, optimizer, self._changed_variables)
+        self.feed = ScheduleFeed(config, optimizer, self.changed_variables)
 
     def __call__(
         self,
@@ -159,11 +159,12 @@ class Update:
 
     def is_distributed(self) -> bool:
         """Whether the replicas of a tf.distribute strategy make gradient steps together."""
-        return self._is_mirrored or tf.distribute.get_strategy().num_replicas_in_sync > 1
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        return several or (tf.distribute.has_strategy() and self.is_mirrored)
 
-    # Going through the layers of both networks takes longer than a small gradient step, so it is done once.
     @functools.cached_property
-    def _is_mirrored(self) -> bool:
+    def is_mirrored(self) -> bool:
+        """Whether variables belong to a tf.distribute strategy; going through the layers every time would take long."""
         return any(isinstance(v, tf.distribute.DistributedValues) for v in self._methods.trained_variables())
 
     @functools.cached_property
@@ -183,7 +184,7 @@ class Update:
 
     def _take_steps(self, rows: TrainingBatch, plan: Minibatches, guard: Guard) -> tuple[EpochsResult, UpdateOutcome]:
         """All gradient steps, the KL penalty's coefficient after them, and the report."""
-        undo = guards.Undo(self._changed_variables() if guard is Guard.UNDO else [])
+        undo = guards.Undo(self.changed_variables() if guard is Guard.UNDO else [])
         result = self._run_epochs(rows, plan, guard, plan.order.shape[0], 0, self._skipped_before())
         return result, self._concluded(rows, result, guard, undo)
 
@@ -196,7 +197,7 @@ class Update:
         retargeted: Callable[[], tuple[Tensor, Tensor]],
     ) -> tuple[EpochsResult, UpdateOutcome]:
         """`_take_steps` with targets of its own for every epoch, which are made outside of what XLA compiles."""
-        undo = guards.Undo(self._changed_variables() if guard is Guard.UNDO else [])
+        undo = guards.Undo(self.changed_variables() if guard is Guard.UNDO else [])
 
         def take_epoch(
             index: Tensor, targets: tuple[Tensor, Tensor], before: Tensor, rows: TrainingBatch, *tensors: tf.Tensor
@@ -243,9 +244,9 @@ class Update:
         loss_info = report.loss_info(replicas.share(result.last))
         return UpdateOutcome(loss_info, values, train_step, is_undone)
 
-    def _changed_variables(self) -> list[tf.Variable]:
-        own = [variable for variable in self._variables if variable is not None]
-        methods = self._methods
+    def changed_variables(self) -> list[tf.Variable]:
+        """What a gradient step may change."""
+        own, methods = [variable for variable in self._variables if variable is not None], self._methods
         return [*methods.trained_variables(), *methods.network_state(), *optimizers.variables(self._optimizer), *own]
 
     def _skipped_before(self) -> tf.Tensor:
@@ -299,8 +300,11 @@ class Update:
                 summaries.write_gradients_and_variables(self._variables.train_step, gradients_and_variables)
         if self._is_series:
             self._methods.adapt_beta(minibatch)
-        self._variables.train_step.assign_add(1)
-        return report.of_step(result), is_sound, gradients_and_variables
+        values = report.of_step(result)
+        # In a graph nothing else makes it wait for the checks of the experience.
+        with tf.control_dependencies([values]):
+            self._variables.train_step.assign_add(1)
+        return values, is_sound, gradients_and_variables
 
     def _recording(self, epoch: Tensor) -> contextlib.AbstractContextManager[None]:
         """As in TF-Agents, only the first and the last epoch are summarised."""

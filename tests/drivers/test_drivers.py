@@ -537,8 +537,8 @@ def test_bad_arguments(driver_class):
         driver_class(env, 3)
     with pytest.raises(TypeError, match=r"observers is \[3\], expected a list of callables"):
         driver_class(env, policy, [3])
-    with pytest.raises(TypeError, match=r"observers is <built-in function print>, expected a list of callables"):
-        driver_class(env, policy, print)
+    with pytest.raises(TypeError, match=r"observers is <built-in function len>, expected a list of callables"):
+        driver_class(env, policy, len)
     runner = driver_class(env, policy)
     with pytest.raises(TypeError, match=r"time_step is 3, expected None or a TimeStep"):
         runner.run(3)

@@ -71,19 +71,34 @@ def test_the_graph_of_replicas_does_not_grow_with_their_steps():
     assert small == large
 
 
-def test_train_outside_of_the_strategy_is_refused(rng):
+def test_train_in_the_scope_of_the_strategy_is_refused(rng):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         agent = helpers.make_agent(eager=False)
     experience = helpers.make_experience(agent, rng)
     text = "train is called outside of strategy.run, expected inside that of the MirroredStrategy that the agent was"
-    with pytest.raises(ValueError, match=text):
-        agent.train(experience)
     with strategy.scope(), pytest.raises(ValueError, match=text):
         agent.train(experience)
+    with pytest.raises(ValueError, match=text):
+        tf.function(agent.train)(experience)
     assert agent.train_step_counter.numpy() == 0
     strategy.run(agent.train, args=(experience,))
     assert agent.train_step_counter.numpy() == 3
+
+
+def test_train_outside_of_all_strategies_trains_as_one_agent(rng):
+    """As in TF-Agents' own tests."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        agent = helpers.make_agent(eager=False)
+    single = helpers.make_agent(eager=False)
+    helpers.copy_weights(agent, single)
+    experience = helpers.make_experience(agent, rng)
+    losses = [each.train(experience).loss for each in (agent, single)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for found, expected in zip(agent._trained_variables(), single._trained_variables(), strict=True):
+        for copy in found.values:
+            np.testing.assert_allclose(copy, expected, rtol=1e-4, atol=1e-6)
 
 
 def ports():

@@ -40,6 +40,8 @@ def is_good(name, value):
         return number(value) >= 1 and number(value) % 1 == 0 and math.isfinite(number(value))
     if name in FRACTIONS:
         return 0 <= number(value) <= 1
+    if name == "dual_clipping":
+        return number(value) == 0 or 1 < number(value) < math.inf
     return 0 <= number(value) < math.inf
 
 
