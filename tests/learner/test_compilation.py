@@ -190,6 +190,8 @@ def test_padded_capacity_holds_the_rows_and_takes_few_values(size):
 class Stub:
     """An update of which XLA, or XLA and the graph, fail in the operation that `message` describes."""
 
+    is_mirrored = False
+
     def __init__(self, message, fails_in_graph=False):
         self.config, self.is_recurrent = PPOConfig(jit_compile=True), False
         self.feed = ScheduleFeed(self.config, tf.keras.optimizers.Adam(), list)

@@ -119,7 +119,7 @@ def test_rows_that_fill_up_are_copies_of_the_others_in_turn(rows, size):
     for is_padded in (True, False):
         plan = minibatches.make_minibatches(tf.range(200) < rows, size, 1, [1, 2], is_padded=is_padded)
         seen = []
-        for index in range(int(plan.num_steps)):
+        for index in range(int(plan.order.shape[0] * plan.count)):
             minibatch = minibatches.select_minibatch(batch, plan, tf.constant(index))
             used = minibatch.returns.numpy()[minibatch.mask.numpy()]
             counts = np.unique(minibatch.returns, return_counts=True)
