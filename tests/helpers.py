@@ -1,5 +1,7 @@
 """What the tests of the agent share: specs, small networks, random experience, and agents that skip tracing."""
 
+import functools
+
 import numpy as np
 import oracles
 import tensorflow as tf
@@ -11,6 +13,7 @@ from tf_agents.networks import (
     value_rnn_network,
 )
 from tf_agents.specs import tensor_spec
+from tf_agents.system import system_multiprocessing as multiprocessing
 from tf_agents.trajectories import Trajectory
 from tf_agents.trajectories import time_step as ts
 
@@ -59,6 +62,12 @@ def make_agent(
     cls = cls or ppo_agent.PPOAgent
     agent = cls(time_step_spec, action_spec, actor_net=actor_net, value_net=value_net, **keywords)
     return run_eagerly(agent) if eager else agent
+
+
+@functools.cache
+def enable_processes():
+    """Lets TF-Agents start processes from within this one; it refuses a second call."""
+    multiprocessing.enable_interactive_mode()
 
 
 def run_eagerly(agent):

@@ -13,7 +13,6 @@ from tf_agents.metrics import py_metrics, tf_metrics
 from tf_agents.policies import policy_saver, py_tf_eager_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.specs import array_spec, tensor_spec
-from tf_agents.system import multiprocessing
 from tf_agents.train import actor, learner, triggers
 from tf_agents.train.utils import spec_utils
 from tf_agents.utils import common
@@ -119,7 +118,7 @@ def test_learner_with_triggers_that_save_policies_and_log_steps(py_environment, 
 
 
 def test_parallel_environments_through_both_packages_drivers():
-    multiprocessing.enable_interactive_mode()
+    helpers.enable_processes()
     with parallel_py_environment.ParallelPyEnvironment(
         [functools.partial(make_py_environment, seed) for seed in range(2)], start_serially=False
     ) as parallel:

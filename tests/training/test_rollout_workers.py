@@ -1,5 +1,6 @@
 """`rollout_workers`: a run whose environments are stepped by actors of Ray."""
 
+import contextlib
 import json
 import os
 import signal
@@ -65,7 +66,7 @@ def test_runs_are_equal_and_a_saved_one_continues(connected, tmp_path):
 
 
 class Dying(gym.Wrapper):
-    """Kills its process in its 200th step, until there is a file."""
+    """Kills its process in its 50th step, unless there is a file."""
 
     def __init__(self, path):
         super().__init__(gym.make("CartPole-v1"))
@@ -73,9 +74,10 @@ class Dying(gym.Wrapper):
 
     def step(self, action):
         self._count += 1
-        if self._count == 50 and not os.path.exists(self._path):
-            open(self._path, "w", encoding="ascii").close()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._count == 50:
+            with contextlib.suppress(FileExistsError):  # The first of all that come here dies, and no other.
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL))
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 
+import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,7 +16,6 @@ from tf_agents.environments import (
 )
 from tf_agents.metrics import tf_metrics
 from tf_agents.specs import array_spec
-from tf_agents.system import system_multiprocessing
 from tf_agents.trajectories import time_step as ts
 from toy_environments import CountingPolicy
 
@@ -67,7 +67,7 @@ def make_batch(multithreading=True):
 
 
 def make_parallel():
-    system_multiprocessing.enable_interactive_mode()
+    helpers.enable_processes()
     return parallel_py_environment.ParallelPyEnvironment([lambda: Lengths(2), lambda: Lengths(4)])
 
 
