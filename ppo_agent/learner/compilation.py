@@ -96,15 +96,14 @@ class CompiledUpdate:
             return self._become_part(trajectory, weights)
         if self.heir is not None and not self._functions:
             self.heir.take(self)
-        jit, fed = self._wants_xla(length) and not self._xla_is_refused, self.update.feed.read()
+        jit, fed = self._wants_xla(length), self.update.feed.read()
         if not jit:
             return self._call(trajectory, weights, fed, None, jit=False)
         return self._call_with_xla(trajectory, weights, fed, self._capacity(batch_size, length))
 
     def _become_part(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         """Runs the update within the caller's own tf.function, as TF-Agents' learners call it."""
-        length = trajectory.step_type.shape[1]
-        return self.update(trajectory, weights, None, self._wants_xla(length) and not self._xla_is_refused)
+        return self.update(trajectory, weights, None, self._wants_xla(trajectory.step_type.shape[1]))
 
     def _call_with_xla(self, trajectory: Trajectory, weights: Tensor | None, fed: Fed, capacity: int) -> UpdateOutcome:
         """Runs the update with XLA, and without where XLA cannot or where a gradient step has to be skipped."""
@@ -153,16 +152,15 @@ class CompiledUpdate:
 
     def _wants_xla(self, length: int | None) -> bool:
         size, is_recurrent = self._config.minibatch_size, self.update.is_recurrent
+        if self._xla_is_refused:
+            return False
         if self._config.jit_compile is not None:
             return bool(self._config.jit_compile)
         # XLA pads minibatches, which what a network keeps of its batches should not see.
         if self.update.needs_plain_graph or size is None or self.update.has_network_state:
             return False
         rows = size * (self._config.sequence_length or length or 1) if is_recurrent else size
-        return self._is_faster_with_xla(rows)
-
-    def _is_faster_with_xla(self, rows_per_step: int) -> bool:
-        return xla_is_faster(rows_per_step, self._work_per_row(), self.update.is_recurrent)
+        return xla_is_faster(rows, self._work_per_row(), is_recurrent)
 
     def _capacity(self, batch_size: int, length: int) -> int:
         """To how many rows, or steps of a row, XLA sees the experience padded."""

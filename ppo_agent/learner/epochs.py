@@ -98,11 +98,11 @@ def run_epochs(
     Returns:
         What the steps reported.
     """
+    follows = _follows(continues, most_skipped)
 
     def more(*variables: tf.Tensor) -> tf.Tensor:
         tally = _Tally(*variables)
-        follows = (tally.taken < num_steps) & continues(tally.last)
-        return follows & (tally.in_a_row < most_skipped) if most_skipped else follows
+        return (tally.taken < num_steps) & follows(tally.last, tally.in_a_row)
 
     def body(*variables: tf.Tensor) -> list[Tensor]:
         tally = _Tally(*variables)
@@ -119,10 +119,18 @@ def run_epochs(
 
 def near(continues: Callable[[tf.Tensor], tf.Tensor], most_skipped: int) -> Callable[[EpochsResult], tf.Tensor]:
     """Tells from what the steps so far reported whether another epoch follows, as `run_epochs` does for steps."""
+    follows = _follows(continues, most_skipped)
+    return lambda result: follows(result.last, result.skipped_in_a_row)
 
-    def follows(result: EpochsResult) -> tf.Tensor:
-        is_near = continues(result.last)
-        return is_near & (result.skipped_in_a_row < most_skipped) if most_skipped else is_near
+
+def _follows(
+    continues: Callable[[tf.Tensor], tf.Tensor], most_skipped: int
+) -> Callable[[tf.Tensor, Tensor], tf.Tensor]:
+    """Tells whether another step follows, from the last report and how many steps in a row were skipped."""
+
+    def follows(last: tf.Tensor, skipped_in_a_row: Tensor) -> tf.Tensor:
+        is_near = continues(last)
+        return is_near & (skipped_in_a_row < most_skipped) if most_skipped else is_near
 
     return follows
 
