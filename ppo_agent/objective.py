@@ -97,10 +97,13 @@ class Objective:
 
         return shared_results.remembered(losses.clipped, (log_probs, old_log_probs, weights), compute)
 
-    def metrics(self, minibatch: TrainingBatch, weights: Tensor) -> Metrics:
-        """Entropy and approximate KL divergence of the current policy on a minibatch, in nats."""
+    def metrics(self, minibatch: TrainingBatch, weights: Tensor, first_state: Nest = ()) -> Metrics:
+        """Entropy and approximate KL divergence of the current policy on a minibatch, in nats.
+
+        `first_state` is that of the minibatch, as the tensors that the loss was given: see `shared_results`.
+        """
         time_steps = minibatch.time_steps
-        current = self.current_distribution(time_steps, policy_state=minibatch.first_state)
+        current = self.current_distribution(time_steps, policy_state=first_state)
         log_probs = self.log_probs(current, minibatch.actions, time_steps)
         divergence = losses.approximate_kl(log_probs, minibatch.action_log_probs)
         return {

@@ -38,8 +38,9 @@ class UpdateMethods:
         """The loss of a minibatch, and beside it the metrics, which a loss of the pipeline's own does not cost."""
         agent = self._agent
         arguments, weights = objective.loss_arguments(minibatch)
+        first_state = minibatch.first_state
         # Only where there is one, for pipelines that override the method as TF-Agents knows it.
-        state = {"policy_state": minibatch.first_state} if minibatch.policy_state else {}
+        state = {"policy_state": first_state} if minibatch.policy_state else {}
         get_loss: Any = agent.get_loss
         loss_info = get_loss(
             *arguments,
@@ -49,7 +50,7 @@ class UpdateMethods:
             training=training,
             **state,
         )
-        return StepResult(loss_info, agent._objective.metrics(minibatch, weights))
+        return StepResult(loss_info, agent._objective.metrics(minibatch, weights, first_state))
 
     def adapt_beta(self, batch: TrainingBatch) -> tf.Tensor | None:
         """Adapts beta to how far the policy is from the one that collected a batch; the mean KL, None without beta."""

@@ -82,6 +82,15 @@ def test_training_gives_the_distributions_of_collection_back(env, length, kind):
     assert np.abs(np.exp(new - old)[mask] - 1.0).max() > 1e-4
 
 
+def test_a_gradient_step_runs_the_actor_once(env, monkeypatch):
+    agent = recurrent_agent(env, store_policy_state=True, num_epochs=2)
+    experience, calls = collect(agent, env), []
+    run = agent.collect_policy.apply_actor_network
+    monkeypatch.setattr(agent.collect_policy, "apply_actor_network", lambda *args: calls.append(1) or run(*args))
+    agent.train(experience)
+    assert len(calls) == 2 + 1  # And once for the KL penalty, after the last step.
+
+
 def test_values_start_from_the_stored_state(env):
     agent = recurrent_agent(env, store_policy_state=True, sequence_length=4, compute_value_and_advantage_in_train=False)
     experience = collect(agent, env)

@@ -26,6 +26,8 @@ compilation_cache.start()
 # Multiplications of a forward pass up to which XLA compiles the faster gradient step on a CPU.
 XLA_WORK_LIMIT = 2**24
 _RECURRENT_FACTOR = 4
+# Steps of a sequence that XLA sees at least.
+_SHORTEST = 32
 # Pixels for each position of a convolution, roughly: the first stride of the usual networks is 4 by 4.
 _PIXELS_PER_POSITION = 16
 # What TensorFlow raises where XLA lacks an operation or cannot tell a shape.
@@ -167,8 +169,8 @@ class CompiledUpdate:
         if not self.update.is_recurrent:
             return padded_capacity(batch_size * length)
         if self._config.sequence_length is None:
-            return padded_capacity(length, 32, 2)
-        return padded_capacity(batch_size * -(-length // self._config.sequence_length), 32)
+            return padded_length(length)
+        return padded_capacity(batch_size * -(-length // self._config.sequence_length), _SHORTEST)
 
 
 def padded_capacity(size: int, smallest: int = 4096, factor: int = 4) -> int:
@@ -177,6 +179,13 @@ def padded_capacity(size: int, smallest: int = 4096, factor: int = 4) -> int:
     while capacity < size:
         capacity *= factor
     return capacity
+
+
+def padded_length(length: int) -> int:
+    """The same for the steps of a sequence, which a recurrent network takes one by one: a finer choice pays there."""
+    capacity = padded_capacity(length, _SHORTEST, 2)
+    between = capacity * 3 // 4
+    return between if capacity > _SHORTEST and length <= between else capacity
 
 
 def xla_is_faster(rows_per_step: int, work_per_row: int, is_recurrent: bool = False) -> bool:

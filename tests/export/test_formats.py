@@ -86,7 +86,8 @@ def test_other_peoples_memory(rng: np.random.Generator, tmp_path: Path) -> None:
 
 ENCODERS = {
     "normalised": lambda: [tf.keras.layers.Dense(9), tf.keras.layers.LayerNormalization(), tf.nn.gelu],
-    "activations": lambda: [tf.nn.elu, tf.nn.selu, tf.nn.leaky_relu, tf.nn.softsign, tf.nn.relu6, tf.nn.softmax],
+    "activations": lambda: [tf.nn.elu, tf.nn.selu, tf.nn.leaky_relu, tf.nn.relu6, tf.nn.softmax],
+    "softsign": lambda: [tf.nn.softsign],
     "arithmetic": lambda: [lambda x: tf.concat([tf.square(x), tf.math.log1p(tf.abs(x)), tf.math.expm1(x)], -1)],
     "shapes": lambda: [lambda x: tf.reduce_max(tf.stack([x[:, ::2], x[:, -2:]], axis=1), axis=2)],
     "logits": lambda: [tf.nn.log_softmax, lambda x: tf.where(x != 0.0, x, -x), lambda x: tf.math.rsqrt(1.0 + x * x)],
@@ -105,6 +106,8 @@ def test_networks_of_ones_own(encoder: str, rng: np.random.Generator, tmp_path: 
     policy = policy_kinds.make_policy(vector, policy_kinds.BOX, rng, encoder=_encoder(ENCODERS[encoder]()))
     export.export_policy(policy, tmp_path / "saved")
     for name in available():
+        if encoder == "softsign" and name == "tflite" and tf.__version__.startswith("2.15"):
+            continue  # The converter of that version does not have it.
         FORMATS[name].export(tmp_path / "saved", tmp_path / name)
         compare(tmp_path / "saved", tmp_path / name, name, [policy_kinds.sample(vector, rng, 6)])
 
