@@ -184,7 +184,9 @@ def test_padded_capacity_holds_the_rows_and_takes_few_values(size):
     assert capacity in {4096 * 4**i for i in range(8)}
 
 
-@pytest.mark.parametrize("length, expected", [(1, 32), (32, 32), (33, 48), (48, 48), (49, 64), (129, 192), (193, 256)])
+@pytest.mark.parametrize(
+    ("length", "expected"), [(1, 32), (32, 32), (33, 48), (48, 48), (49, 64), (129, 192), (193, 256)]
+)
 def test_sequences_are_padded_by_less_than_half(length, expected):
     assert compilation.padded_length(length) == expected
 
