@@ -68,7 +68,7 @@ lint: install
 	@test -x "$(BIN)/mypy" || { echo "lint: STACK=$(STACK) has no mypy, expected STACK=tf221" >&2; exit 1; }
 	rm -rf build/lib build/site
 	"$(BIN)/python" -m pip install -qq --no-deps --no-build-isolation --target build/site .
-	MYPYPATH=build/site "$(BIN)/mypy" build/site/ppo_agent examples \
+	MYPYPATH=build/site "$(BIN)/mypy" build/site/ppo_agent examples benchmarks \
 	  | sed -E 's#^build/site/##; s#^ppo_agent/(networks|drivers)/#\1/#'
 	@$(MAKE) --no-print-directory audit || echo "lint: make audit found vulnerabilities, see above; the code is clean" >&2
 

@@ -39,10 +39,10 @@ def make_slow(env_name: str, seconds: float) -> gym.Env:
 
 def maker(workload: Workload) -> Callable[[], gym.Env]:
     """A function that makes one environment of the workload."""
-    if workload.step_cost_s:
-        return functools.partial(make_slow, workload.env_name, workload.step_cost_s)
     if workload.env_name is None:
         return functools.partial(Stub, workload.images)
+    if workload.step_cost_s:
+        return functools.partial(make_slow, workload.env_name, workload.step_cost_s)
     return functools.partial(gym.make, workload.env_name)
 
 
@@ -51,7 +51,7 @@ class Stub(gym.Env):
 
     def __init__(self, images: bool) -> None:
         """Makes the spaces."""
-        self.observation_space = _observation_space(images)
+        self.observation_space = self._space = _observation_space(images)
         self.action_space = (
             gym.spaces.Discrete(IMAGE_ACTIONS) if images else gym.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         )
@@ -59,12 +59,12 @@ class Stub(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Returns zeros."""
         super().reset(seed=seed, options=options)
-        return np.zeros(self.observation_space.shape, self.observation_space.dtype), {}
+        return np.zeros(self._space.shape, self._space.dtype), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Returns zeros."""
         del action
-        return np.zeros(self.observation_space.shape, self.observation_space.dtype), 0.0, False, False, {}
+        return np.zeros(self._space.shape, self._space.dtype), 0.0, False, False, {}
 
 
 def _observation_space(images: bool) -> gym.spaces.Box:
@@ -93,8 +93,11 @@ class PositionsAndVelocities(gym.ObservationWrapper):
     def __init__(self, env: gym.Env) -> None:
         """Wraps an environment whose last `nv` entries of the observation are the velocities."""
         super().__init__(env)
-        nv = self._velocities = env.unwrapped.model.nv
-        low, high = env.observation_space.low, env.observation_space.high
+        space, model = env.observation_space, getattr(env.unwrapped, "model", None)
+        if not isinstance(space, gym.spaces.Box) or model is None:
+            raise ValueError(f"env is {env}, expected one of MuJoCo's.")
+        nv = self._velocities = model.nv
+        low, high = space.low, space.high
         parts = {"position": (low[:-nv], high[:-nv]), "velocity": (low[-nv:], high[-nv:])}
         self.observation_space = gym.spaces.Dict({name: gym.spaces.Box(*part) for name, part in parts.items()})
 

@@ -137,7 +137,8 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
     if len(sample) < 2 or np.ptp(sample) == 0:
         return float(sample.min()), float(sample.max())
     bootstrapped = scipy.stats.bootstrap((sample,), interquartile_mean, n_resamples=10_000, method="percentile", rng=0)
-    return tuple(map(float, bootstrapped.confidence_interval))
+    low, high = bootstrapped.confidence_interval
+    return float(low), float(high)
 
 
 def numbers(rows: Iterable[Row], column: str) -> list[float]:
@@ -309,7 +310,7 @@ def put_between_markers(text: str, name: str, lines: Sequence[str]) -> str:
 
 def main() -> None:
     """Writes the report."""
-    variants = {name: runs for name in learning.VARIANTS if (runs := read_runs(learning.RUNS / name))}
+    variants = {name: found for name in learning.VARIANTS if (found := read_runs(learning.RUNS / name))}
     if not variants and not (DOCS / "results.csv").exists():
         raise SystemExit(f"there is no finished run in {learning.RUNS}, expected some: run benchmarks.learning first.")
     presets, peer = (variants.get(name, {}) for name in (learning.PRESETS, learning.PEER))

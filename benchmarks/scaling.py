@@ -55,7 +55,7 @@ def collection(works: bool, runs: int) -> list[dict[str, Any]]:
     env = functools.partial(Slow, STEP_S, works)
     agent = make_agent(env)
     buffer = UniformReplayBuffer(agent.collect_data_spec, 2, ROWS)
-    keywords = {"bootstrap_row": True, "num_steps": 500}
+    keywords: dict[str, Any] = {"bootstrap_row": True, "num_steps": 500}
     with GymnasiumEnvironment(env, num_environments=2, vectorization="sync") as local:
         driver = DynamicStepDriver(local, agent.collect_policy, [buffer.add_batch], **keywords)
         single = statistics.median(seconds_per_run(driver, buffer, runs))
@@ -76,7 +76,7 @@ def overhead(runs: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for workers in (1, 2):
         buffer = UniformReplayBuffer(agent.collect_data_spec, workers, ROWS + 64)
-        keywords = {"num_workers": workers, "num_steps": workers * ROWS, "bootstrap_row": True}
+        keywords: dict[str, Any] = {"num_workers": workers, "num_steps": workers * ROWS, "bootstrap_row": True}
         with RayDriver(env, agent.collect_policy, [buffer.add_batch], **keywords) as driver:
             costs = []
             for _ in range(runs + 1):
@@ -109,21 +109,21 @@ def _processes(driver: RayDriver) -> list[dict[str, Any]]:
 
 def start_up() -> list[dict[str, Any]]:
     """Seconds until a worker has answered for the first time, and its memory, with and without TensorFlow in it."""
-    from ppo_agent.drivers.ray_workers import policies
+    from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 
     env = functools.partial(Slow, 0.0, False)
     agent = make_agent(env)
-    rows, original = [], policies.ArrayPolicy.program
+    rows, original = [], ArrayPolicy.program
     for name in ("without TensorFlow", "with TensorFlow"):
         if name == "with TensorFlow":
-            policies.ArrayPolicy.program = lambda *_: None  # type: ignore[method-assign]
+            ArrayPolicy.program = lambda *_: None  # type: ignore[method-assign]
         with RayDriver(env, agent.collect_policy, num_steps=1) as driver:
             start = time.perf_counter()
             driver.run()
             rows.append(_row(f"start of a worker {name}", time.perf_counter() - start, "s"))
             memory = driver.processes()[0]["memory"] / 2**20
             rows.append(_row(f"memory of a single worker {name}", memory, "MiB"))
-    policies.ArrayPolicy.program = original  # type: ignore[method-assign]
+    ArrayPolicy.program = original  # type: ignore[method-assign]
     return rows
 
 

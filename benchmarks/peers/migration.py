@@ -41,8 +41,8 @@ def main() -> None:
     tf.random.set_seed(arguments.seed)
     workload, meter = arguments.workload, measure.Meter(arguments)
     env = tfa_collection.make_environment(arguments)
-    specs = tensor_spec.from_spec((env.time_step_spec(), env.action_spec()))
-    agent = tfa.make_agent(*specs, workload, ppo_agent.PPOClipAgent)
+    time_step_spec, action_spec = tensor_spec.from_spec((env.time_step_spec(), env.action_spec()))
+    agent = tfa.make_agent(time_step_spec, action_spec, workload, ppo_agent.PPOClipAgent)
     learner_class = ppo_agent.PPOLearner if arguments.option == "learner" else ppo_learner.PPOLearner
     with tempfile.TemporaryDirectory() as root_dir:
         collector = make_collector(arguments.option, env, agent, workload.steps_per_iteration, root_dir)

@@ -93,7 +93,7 @@ def make_environment(arguments: measure.Arguments) -> tf_environment.TFEnvironme
     workload = arguments.workload
     if workload.tensor_environment:
         return TFCartPole(num_environments=workload.num_environments, seed=arguments.seed)
-    name = environments.maker(workload) if workload.step_cost_s else workload.env_name
+    name: Any = environments.maker(workload) if workload.step_cost_s else workload.env_name
     if arguments.option == "envpool" or workload.images:
         # As the binary makes them: games come with the usual preprocessing.
         name = f"envpool:{name.removeprefix(ATARI_PREFIX)}" if arguments.option == "envpool" else name

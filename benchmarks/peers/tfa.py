@@ -138,9 +138,8 @@ class Learner:
     ) -> None:
         """Makes the learner; it writes into `root_dir`."""
         self._queues = (ExperienceQueue(agent), ExperienceQueue(agent))
-        self._learner = make_learner(
-            agent, workload, *(queue.dataset for queue in self._queues), root_dir, learner_class
-        )
+        training, normalization = (queue.dataset for queue in self._queues)
+        self._learner = make_learner(agent, workload, training, normalization, root_dir, learner_class)
 
     def train(self, experience: Trajectory) -> None:
         """Trains on experience [B, T, ...]."""
@@ -181,7 +180,8 @@ def train(arguments: measure.Arguments) -> dict[str, Any]:
     """Runs a workload with an environment; the option 'driver' takes the faster collection."""
     workload, meter = arguments.workload, measure.Meter(arguments)
     env = tfa_collection.make_environment(arguments)
-    agent = make_agent(*tensor_spec.from_spec((env.time_step_spec(), env.action_spec())), workload)
+    time_step_spec, action_spec = tensor_spec.from_spec((env.time_step_spec(), env.action_spec()))
+    agent = make_agent(time_step_spec, action_spec, workload)
     make = tfa_collection.DriverCollector if arguments.option == "driver" else tfa_collection.ActorCollector
     with tempfile.TemporaryDirectory() as root_dir:
         collector: tfa_collection.Collector = make(env, agent, workload.steps_per_iteration, root_dir)
@@ -205,8 +205,8 @@ def learn(arguments: measure.Arguments) -> dict[str, Any]:
     """Runs a learner-only workload."""
     workload, rng = arguments.workload, np.random.default_rng(arguments.seed)
     env = tfa_collection.GymnasiumPyEnvironment(environments.Stub(workload.images), arguments.seed)
-    specs = tensor_spec.from_spec((env.time_step_spec(), env.action_spec()))
-    agent = make_agent(*specs, workload)
+    time_step_spec, action_spec = tensor_spec.from_spec((env.time_step_spec(), env.action_spec()))
+    agent = make_agent(time_step_spec, action_spec, workload)
     experience = _random_experience(agent, workload, rng)
     meter, more = measure.Meter(arguments), True
     with tempfile.TemporaryDirectory() as root_dir:

@@ -20,18 +20,25 @@ from tf_agents.trajectories import time_step as ts
 from benchmarks import environments, measure
 
 
+def _box(space: gym.Space) -> gym.spaces.Box:
+    if not isinstance(space, gym.spaces.Box):
+        raise TypeError(f"the space is {space}, expected a Box.")
+    return space
+
+
 class GymnasiumPyEnvironment(py_environment.PyEnvironment):
     """One gymnasium environment with Box observations."""
 
     def __init__(self, env: gym.Env, seed: int) -> None:
         """Wraps `env`; `seed` is that of its first reset."""
         super().__init__(handle_auto_reset=True)
-        self._env, self._reset_seed = env, seed
+        self._env = env
+        self._reset_seed: int | None = seed
 
     def observation_spec(self) -> array_spec.BoundedArraySpec:
         """Bounds and shape of the space; float32 but for images."""
-        space = self._env.observation_space
-        dtype = np.uint8 if space.dtype == np.uint8 else np.float32
+        space = _box(self._env.observation_space)
+        dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
         return array_spec.BoundedArraySpec(space.shape, dtype, space.low, space.high)
 
     def action_spec(self) -> array_spec.BoundedArraySpec:
@@ -39,6 +46,7 @@ class GymnasiumPyEnvironment(py_environment.PyEnvironment):
         space = self._env.action_space
         if isinstance(space, gym.spaces.Discrete):
             return array_spec.BoundedArraySpec((), np.int64, 0, space.n - 1)
+        space = _box(space)
         return array_spec.BoundedArraySpec(space.shape, np.float32, space.low, space.high)
 
     def _reset(self) -> ts.TimeStep:
