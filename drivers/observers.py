@@ -2,7 +2,8 @@
 
 - An object with `add_rollout` (this package's replay buffer and metrics) gets the whole rollout in one call. The
   observer is the object itself or its bound method `add_batch`.
-- TF-Agents' own metrics and replay buffers get the rows one after the other inside one graph loop.
+- TF-Agents' own metrics and replay buffers get the rows one after the other inside one graph loop; its
+  `TFUniformReplayBuffer` gets them in one write, as if they had come one after the other.
 - Any other callable gets the rows one after the other, eagerly; inside a user's `tf.function`, in the graph loop.
 """
 
@@ -19,6 +20,7 @@ from tf_agents.trajectories import policy_step
 from ppo_agent.common import host_calls
 from ppo_agent.common.types import Nest
 
+from .replay_buffer import tf_agents_rows
 from .rollouts.rollout import Rollout, to_trajectory
 
 Observer = Callable[[Any], Any]
@@ -147,6 +149,14 @@ def _any_length(value: Any) -> tf.TensorSpec:
 
 
 def _loop_in_graph(observers: Sequence[Observer], rows: Nest) -> None:
+    """Writes the rows where that can be done at once, and then goes through them for the other observers."""
+    writers = [tf_agents_rows.writer_of(observer) for observer in observers]
+    for write in filter(None, writers):
+        write(rows)
+    observers = [observer for observer, write in zip(observers, writers, strict=True) if write is None]
+    if not observers:
+        return
+
     def body(index: tf.Tensor) -> tf.Tensor:
         row = tf.nest.map_structure(lambda x: x[:, index], rows)
         for observer in observers:

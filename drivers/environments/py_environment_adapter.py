@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -103,7 +104,7 @@ class PyEnvironmentAdapter:
             time_steps = pyenv._execute(_step_one, pairs)
         else:
             start = time.perf_counter()
-            time_steps = [env.step(action) for env, action in pairs]
+            time_steps = [_step_one(pair) for pair in pairs]
             self._seconds += time.perf_counter() - start
             self._steps += 1
         return list(map(list, zip(*map(self._flatten, time_steps), strict=True)))
@@ -144,5 +145,17 @@ class PyEnvironmentAdapter:
 
 
 def _step_one(pair: tuple[py_environment.PyEnvironment, Nest]) -> ts.TimeStep:
+    """`env.step(action)`, of which more than a third is finding out whether the step before was the last one."""
     env, action = pair
-    return env.step(action)
+    before = env._current_time_step
+    if before is None or before.step_type == _LAST or not _steps_as_usual(type(env)) or "step" in vars(env):
+        return env.step(action)
+    env._current_time_step = env._step(action)
+    return env._current_time_step
+
+
+@functools.cache
+def _steps_as_usual(kind: type[py_environment.PyEnvironment]) -> bool:
+    """Whether a class leaves it to `PyEnvironment` when to reset, and is for a single environment."""
+    usual = py_environment.PyEnvironment
+    return all(getattr(kind, name) is getattr(usual, name) for name in ("step", "should_reset", "batched"))

@@ -118,6 +118,36 @@ def test_the_environment_is_stepped_in_python():
     assert len(env.pyenv.envs[2].actions) > 5
 
 
+class OwnReset(Lengths):
+    """Starts an episode early, at its third step."""
+
+    def should_reset(self, current_time_step):
+        return self._step_index >= 3 or super().should_reset(current_time_step)
+
+
+def patched(length):
+    env = Lengths(length)
+    step = env.step
+    env.step = lambda action: step(action)._replace(reward=np.float32(7))
+    return env
+
+
+@pytest.mark.parametrize("make", [Lengths, OwnReset, patched])
+def test_time_steps_are_those_of_the_environments_own_stepping(make):
+    ours, theirs = (batched_py_environment.BatchedPyEnvironment([make(5), make(2)]) for _ in range(2))
+    adapter = PyEnvironmentAdapter(tf_py_environment.TFPyEnvironment(ours))
+    adapter.reset_numpy(), theirs.reset()
+    seen = []
+    for action in np.random.default_rng(0).integers(0, 4, (20, 2)):
+        found, expected = adapter.step_numpy(action), theirs.step(action)
+        seen.append(expected.step_type[0])
+        for x, y in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+            np.testing.assert_array_equal(x, y)
+        for ours_now, theirs_now in zip(ours.envs, theirs.envs, strict=True):
+            assert ours_now.current_time_step().step_type == theirs_now.current_time_step().step_type
+    assert FIRST in seen
+
+
 def test_processes_and_episodes():
     env = tf_py_environment.TFPyEnvironment(make_parallel())
     try:
