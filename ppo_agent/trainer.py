@@ -201,13 +201,17 @@ class Trainer(TrainerState):
             target = self.environment_steps + check_int("total_environment_steps", total_environment_steps)
             # An iteration that is not whole is worth more than none.
             collector.last_steps = 0
-        self.target_steps = target
+        before, self.target_steps = self.environment_steps, target
         extra = [ConsoleTable(self.settings.log_interval)] if self.settings.log_interval else []
         calls = Callbacks([*extra, *self._callbacks, *callbacks])
         is_alone = active_guard() is None
         finishes = is_alone or named_environments.has_variables(self.env)
         with InterruptGuard([signal.SIGINT], watched=False) if is_alone else contextlib.nullcontext():
             Run(self, collector, calls, finishes=finishes).to(target)
+        if self.environment_steps == before < target and not calls.stop:
+            warn(
+                f"no step was taken: {target - before} are left, expected enough for every environment and a minibatch."
+            )
         return self
 
     def evaluate(self, num_episodes: int = 20, *, env: EnvLike = None, deterministic: bool | None = None) -> Evaluation:

@@ -73,6 +73,15 @@ def test_training_continues_and_counts_on() -> None:
         assert trainer.environment_steps > before
 
 
+def test_training_that_is_too_short_for_a_step_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with make(minibatch_size=40, collect_steps_per_iteration=40) as trainer:
+        trainer.train(39)
+        assert "no step was taken: 39 are left" in capsys.readouterr().err
+        trainer.train(81)
+        assert 70 <= trainer.environment_steps <= 81
+        assert "no step" not in capsys.readouterr().err
+
+
 def test_nothing_is_written_without_a_folder(in_tmp_path: Path) -> None:
     with make(eval_interval=1) as trainer:
         trainer.train(60)
@@ -221,6 +230,43 @@ def test_predictions_take_one_observation_or_a_batch(rng: np.random.Generator) -
             trainer.predict(np.zeros(2))
         with pytest.raises(ValueError, match="observation is"):
             trainer.predict({"x": np.zeros(3)})
+
+
+def test_probabilities_of_several_discrete_actions(rng: np.random.Generator) -> None:
+    class Panel(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (3,))
+        action_space = gym.spaces.Dict(
+            {"dial": gym.spaces.MultiDiscrete([3, 2], start=[1, 0]), "keys": gym.spaces.MultiBinary(2)}
+        )
+
+    with make(Panel) as trainer:
+        weights = {k: v for k, v in trainer.get_parameters().items() if k.startswith("_actor_net")}
+        trainer.load_parameters({k: rng.normal(size=v.shape) for k, v in weights.items()}, exact_match=False)
+        batch = rng.normal(size=(4, 3))
+        found = trainer.action_probability(batch)
+        assert found["dial"].shape == (4, 2, 3)
+        assert found["keys"].shape == (4, 2, 2)
+        assert (found["dial"][:, 1, 2] == 0).all()  # The second dial has two positions.
+        for leaf in found.values():
+            np.testing.assert_allclose(leaf.sum(-1), 1, rtol=1e-5)
+            assert leaf.std() > 0.05
+        tf.nest.map_structure(
+            lambda one, all_of_them: np.testing.assert_allclose(one, all_of_them[2], rtol=1e-5),
+            trainer.action_probability(batch[2]), found,
+        )  # fmt: skip
+        dial, keys = np.array([3, 1]), np.array([0, 1])
+        product = found["dial"][:, 0, 2] * found["dial"][:, 1, 1] * found["keys"][:, 0, 0] * found["keys"][:, 1, 1]
+        np.testing.assert_allclose(trainer.action_probability(batch, {"dial": dial, "keys": keys}), product, rtol=1e-4)
+
+
+def test_the_spread_of_squashed_actions_draws_nobodys_random_numbers() -> None:
+    with make("Pendulum-v1", squash_actions=True) as trainer:
+        first = trainer.action_probability(np.ones(3))
+        tf.random.set_seed(3)
+        expected = tf.random.uniform([3]).numpy()
+        tf.random.set_seed(3)
+        np.testing.assert_array_equal(trainer.action_probability(np.ones(3)), first)
+        np.testing.assert_array_equal(tf.random.uniform([3]), expected)
 
 
 def test_predictions_with_memory(rng: np.random.Generator) -> None:

@@ -112,7 +112,9 @@ def _fixed_reader(flat: FlatGraph, tensors: list[tf.Tensor]) -> Callable[[], lis
         names = [tensor.name for tensor in tensors]
         return tf.graph_util.import_graph_def(graph_def, input_map=values, return_elements=names, name="fixed")
 
-    return lambda: [tensor.numpy() for tensor in read()]
+    # Called as it is: TensorFlow takes the same line of another policy for a function that is traced again and again.
+    program = read.get_concrete_function()
+    return lambda captured=captured: [tensor.numpy() for tensor in program()]
 
 
 def _leaf_sources(name: str, nest: Nest) -> list[str]:

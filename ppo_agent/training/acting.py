@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tf_agents.policies import greedy_policy, tf_policy
 from tf_agents.trajectories import StepType
 from tf_agents.trajectories import time_step as ts
@@ -147,9 +148,12 @@ def _shapes(spec: Nest) -> Any:
 def _describe(distribution: Any) -> Nest:
     """Probabilities of a discrete distribution, (mean, standard deviation) of another."""
     if not distribution.dtype.is_floating:
+        while isinstance(distribution, tfp.distributions.Independent):
+            distribution = distribution.distribution
         return distribution.probs_parameter().numpy()
     try:
         return distribution.mean().numpy(), distribution.stddev().numpy()
     except NotImplementedError:
-        # A squashed normal has no closed form.
-        return distribution.mode().numpy(), np.std(distribution.sample(1000).numpy(), axis=0)
+        # A squashed normal has no closed form. Who asks twice, or while training, disturbs nobody's random numbers.
+        samples = distribution.sample(1000, seed=tf.constant([0, 0]))
+        return distribution.mode().numpy(), np.std(samples.numpy(), axis=0)

@@ -149,21 +149,22 @@ class Collector:
             self._time_step = _packed(self._env.time_step_spec(), state["time_step"])
             self._policy_state = _packed(self._policy.policy_state_spec, state["policy_state"])
 
-    def _collect(self, budget: int) -> Trajectory | None:
+    def _collect(self, budget: int) -> Trajectory:
         start = self._statistics.num_environment_steps
         parts: list[Trajectory] = []
         # Environments that fail may leave a part without any step.
         while self._num_rows(parts) < self._settings.minibatch_size or self._statistics.num_environment_steps == start:
             left = budget - (self._statistics.num_environment_steps - start)
-            steps = min(left // self._env.batch_size, self._most_steps)
-            if steps < 1:
-                return None
-            parts.append(self._run(steps))
+            parts.append(self._run(min(left // self._env.batch_size, self._most_steps)))
         self.last_steps = self._statistics.num_environment_steps - start
         return _join(parts)
 
     def _is_worthwhile(self, budget: int) -> bool:
         """Whether the last steps of a run can be trained on: a small batch would do more harm than good."""
+        # Boundary rows may fill a minibatch sooner, but nobody knows how many there will be.
+        size = self._env.batch_size
+        if budget // size * size < max(self._settings.minibatch_size, size):
+            return False
         if self._settings.steps_per_iteration is None:
             return budget >= self.last_steps / 2
         return budget >= self._settings.steps_per_iteration or self.last_steps == 0

@@ -64,6 +64,23 @@ def test_a_small_rest_is_left() -> None:
     assert collector.collect(21) is not None
 
 
+@pytest.mark.parametrize("given", [{"collect_episodes_per_iteration": 1}, {"collect_steps_per_iteration": 6}])
+def test_every_step_that_counts_is_in_some_experience(given: dict) -> None:
+    collector, statistics = make_collector(5, minibatch_size=12, **given)
+    found = []
+    for budget in (11, 12, 9, 25, 3, 13, 12, 40, 11):
+        before = statistics.num_environment_steps
+        if (experience := collector.collect(budget)) is not None:
+            is_step = (experience.step_type != 2) & (experience.next_step_type != 0)
+            # The last row is there for its observation alone.
+            found.append(int(np.count_nonzero(is_step[:, :-1])))
+            assert budget >= 12
+        else:
+            found.append(0)
+        assert statistics.num_environment_steps - before == found[-1]
+    assert sum(map(bool, found)) >= 3
+
+
 def test_endless_episodes_are_trained_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ppo_agent.training.collection.MOST_STEPS", 50)
     collector, statistics = make_collector(10**6, collect_episodes_per_iteration=1)
