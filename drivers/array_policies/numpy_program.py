@@ -113,8 +113,13 @@ def _fixed_reader(flat: FlatGraph, tensors: list[tf.Tensor]) -> Callable[[], lis
         return tf.graph_util.import_graph_def(graph_def, input_map=values, return_elements=names, name="fixed")
 
     # Called as it is: TensorFlow takes the same line of another policy for a function that is traced again and again.
-    program = read.get_concrete_function()
-    return lambda captured=captured: [tensor.numpy() for tensor in program()]
+    return functools.partial(_run, read.get_concrete_function(), captured)
+
+
+def _run(program: Callable[[], list[tf.Tensor]], captured: dict[str, Any]) -> list[Array]:
+    """The results of a program; what it captured is kept for it, which holds variables weakly."""
+    del captured
+    return [tensor.numpy() for tensor in program()]
 
 
 def _leaf_sources(name: str, nest: Nest) -> list[str]:
