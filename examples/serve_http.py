@@ -110,17 +110,31 @@ class BatchingPolicy:
 
 
 def _leaf(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
-    shape, dtype = spec.shape.as_list()[1:], spec.dtype.as_numpy_dtype
+    shape, dtype = spec.shape.as_list()[1:], np.dtype(spec.dtype.as_numpy_dtype)
     if value is None and name.startswith("policy_state"):
         return np.zeros(shape, dtype)
-    try:
-        array = np.asarray(value, dtype)
-    except (ValueError, TypeError, OverflowError):
-        array = np.empty(0)
-    if value is None or list(array.shape) != shape:
-        found = "missing" if value is None else f"of the shape {list(np.shape(array))}"
-        raise ValueError(f"{name} is {found}, expected {np.dtype(dtype).name} of the shape {shape}.")
-    return array
+    found = "missing"
+    if value is not None:
+        try:
+            array = _exact(np.asarray(value), dtype)
+            if list(array.shape) == shape:
+                return array
+            found = f"of the shape {list(array.shape)}"
+        except (ValueError, TypeError, OverflowError):
+            found = f"{value!r:.60}"
+    raise ValueError(f"{name} is {found}, expected {dtype.name} of the shape {shape}.")
+
+
+def _exact(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array with another dtype; raises ValueError where that is another number, or none that is finite."""
+    if array.dtype.kind not in "biuf":
+        raise ValueError
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+    is_right = np.isfinite(cast) if dtype.kind == "f" else cast == array
+    if not np.all(is_right):
+        raise ValueError
+    return cast
 
 
 def make_app(policy: BatchingPolicy) -> FastAPI:
@@ -165,6 +179,8 @@ def main() -> None:
     parser.add_argument("--max_batch_size", type=int, default=64)
     parser.add_argument("--max_wait_ms", type=float, default=1.0, help="how long a request waits for others")
     flags = parser.parse_args()
+    if not tf.saved_model.contains_saved_model(flags.policy_dir):
+        parser.error(f"policy_dir is {flags.policy_dir!r}, expected the folder of a SavedModel.")
     policy = BatchingPolicy(flags.policy_dir, flags.max_batch_size, flags.max_wait_ms / 1000)
     uvicorn.run(make_app(policy), host=flags.host, port=flags.port, log_level="warning")
 

@@ -67,7 +67,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--concurrency", type=int, default=16)
     flags = parser.parse_args()
-    print(json.dumps(asyncio.run(run(flags.url, flags.requests, flags.concurrency))))
+    try:
+        print(json.dumps(asyncio.run(run(flags.url, flags.requests, flags.concurrency))))
+    except httpx.HTTPError as error:
+        parser.error(f"url is {flags.url!r}, expected that of a running serve_http.py: {error}.")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,11 @@
 import asyncio
 import importlib.util
 import json
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +91,11 @@ def test_requests_that_do_not_fit_are_refused(rng: np.random.Generator, tmp_path
         wrong = [
             ({}, "observation_action_mask is missing, expected bool of the shape [3]"),
             ({**good, "observation_observation": [0.0] * 3}, "is of the shape [3], expected float32 of the shape [4]"),
-            ({**good, "observation_observation": "far"}, "expected float32"),
+            ({**good, "observation_observation": "far"}, "is 'far', expected float32 of the shape [4]"),
+            ({**good, "observation_observation": [0.0, None, 0.0, 0.0]}, "is [0.0, None, 0.0, 0.0], expected float32"),
+            ({**good, "observation_observation": [0.0, 1e39, 0.0, 0.0]}, "is [0.0, 1e+39, 0.0, 0.0], expected float32"),
+            ({**good, "observation_observation": [[0.0], 1.0]}, "is [[0.0], 1.0], expected float32"),
+            ({**good, "observation_action_mask": [2, 0, 0]}, "is [2, 0, 0], expected bool of the shape [3]"),
             ({**good, "speed": 1}, "the request has ['speed'], expected"),
             ({**good, "observation_action_mask": [False] * 3}, "the policy refuses the request"),
         ]
@@ -97,6 +106,61 @@ def test_requests_that_do_not_fit_are_refused(rng: np.random.Generator, tmp_path
         assert (await client.post("/act", json=good)).json() == {"action": 1}
 
     _with_client(tmp_path, talk)
+
+
+@pytest.mark.slow  # Two processes load TensorFlow.
+def test_a_server_is_started_asked_and_ended(rng: np.random.Generator, tmp_path: Path) -> None:
+    export.export_policy(policy_kinds.make("discrete", rng), tmp_path / "policy")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{one.getsockname()[1]}"
+    server = _start("serve_http.py", f"--policy_dir={tmp_path / 'policy'}", f"--port={url.rpartition(':')[2]}")
+    try:
+        _wait_for(f"{url}/health", server)
+        assert httpx.post(f"{url}/act", json={"observation": [0.0] * 4}).json()["action"] in range(4)
+        # Python's JSON has NaN too.
+        for body in ('{"observation": [NaN, 0, 0, 0]}', '{"observation": ', "[1]", "{}"):
+            headers = {"Content-Type": "application/json"}
+            assert httpx.post(f"{url}/act", content=body, headers=headers).status_code == 422
+        load = _start("serve_http_load.py", f"--url={url}", "--requests=200", "--concurrency=8")
+        out, err = load.communicate(timeout=120)
+        assert load.returncode == 0, err
+        assert json.loads(out)["requests_per_second"] > 0
+        metrics = dict(line.split() for line in httpx.get(f"{url}/metrics").text.splitlines())
+        assert metrics["policy_rows_total"] == "201"
+        server.terminate()
+        _, err = server.communicate(timeout=30)
+        assert server.returncode in (0, -signal.SIGTERM)
+        assert "Traceback" not in err
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_programs_that_cannot_start_say_why(tmp_path: Path) -> None:
+    server = _start("serve_http.py", f"--policy_dir={tmp_path}")
+    load = _start("serve_http_load.py", "--url=http://127.0.0.1:1")
+    errors = [process.communicate(timeout=120)[1].splitlines()[-1] for process in (server, load)]
+    assert f"policy_dir is '{tmp_path}', expected the folder of a SavedModel." in errors[0]
+    assert "url is 'http://127.0.0.1:1', expected that of a running serve_http.py" in errors[1]
+    assert (server.returncode, load.returncode) == (2, 2)
+
+
+def _start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(EXAMPLES / program), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for(url: str, server: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            httpx.get(url)
+            return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError(server.communicate(timeout=1)[1] if server.poll() is not None else "it does not answer")
 
 
 def test_the_request_for_tensorflow_serving_fits(rng: np.random.Generator, tmp_path: Path) -> None:
