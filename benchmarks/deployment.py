@@ -30,6 +30,8 @@ KINDS = {
     "GRU": ["--env_name=CartPole-v1", "--total_environment_steps=20000", "--recurrent", "--memory=gru"],
     "CNN, 84x84x4": ["--env_name=ALE/Pong-v5", "--total_environment_steps=2048"],
 }
+# An episode of Pong takes a thousand steps.
+NUM_EPISODES = dict.fromkeys(KINDS, 20) | {"CNN, 84x84x4": 4}
 FIELDS = (
     "kind", "format", "call", "size_bytes", "p50_us_batch_1", "p99_us_batch_1", "p50_us_batch_64", "p99_us_batch_64",
     "max_relative_difference", "differing_actions", "eval_return_mean", "saved_model_eval_return_mean",
@@ -61,17 +63,16 @@ def main() -> None:
 def measure(kind: str, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The rows of one kind of policy."""
     folder = _folder(flags.folder, kind)
-    run = folder / "run"
+    run, episodes = folder / "run", f"--num_eval_episodes={NUM_EPISODES[kind]}"
     if not (run / "result.json").exists():
-        common = ["--progress=false", "--num_eval_episodes=20"]
-        _call("ppo_agent.train", f"--root_dir={run}", *common, *KINDS[kind])
+        _call("ppo_agent.train", f"--root_dir={run}", "--progress=false", episodes, *KINDS[kind])
     reports = {}
     for name in FORMATS:
         output = folder / name / "policy"
         report = (output if name in ("saved_model", "numpy") else output.parent) / "export.json"
         if not (flags.reuse and report.exists()):
             given = [f"--root_dir={run}", f"--format={name}", f"--output={output}"]
-            _call("ppo_agent.export_command", *given, f"--num_observations={flags.num_observations}")
+            _call("ppo_agent.export_command", *given, episodes, f"--num_observations={flags.num_observations}")
         reports[name] = json.loads(report.read_text())
     # One thread each, which TensorFlow has to know before it starts.
     one_thread = dict.fromkeys(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 from tf_agents.networks import network
 
+from ppo_agent.common import replicas
 from ppo_agent.common.types import Tensor
 from ppo_agent.maths import masking
 
@@ -39,7 +40,7 @@ class ValueScale(tf.Module):
     @property
     def std(self) -> tf.Tensor:
         """Their standard deviation, a scalar."""
-        return tf.maximum(tf.sqrt(self._variance), _SMALLEST_STD)
+        return _std(self._variance)
 
     def denormalized(self, output: Tensor) -> tf.Tensor:
         """Values [...] of a network's output [...]."""
@@ -48,19 +49,32 @@ class ValueScale(tf.Module):
     def update(self, returns: Tensor, mask: Tensor) -> None:
         """Takes the returns of an experience into the moments, an exponential average.
 
+        Under a tf.distribute strategy, the returns of all replicas.
+
         Args:
             returns: float32 of any shape.
             mask: bool, same shape, True for those that count.
         """
         mask = mask & tf.math.is_finite(returns)
-        mean, variance = masking.masked_moments(returns, mask)
-        share = tf.where(tf.reduce_any(mask), tf.maximum(_RATE, 1.0 / (self._count + 1.0)), 0.0)
-        before, distance = (self.mean, self.std), mean - self._mean
-        self._variance.assign((1.0 - share) * (self._variance + share * distance**2) + share * variance)
-        self._mean.assign_add(share * distance)
-        self._count.assign_add(tf.cast(share > 0, tf.float32))
-        self._bias.assign((self._bias * before[1] + before[0] - self.mean) / self.std)
-        self._kernel.assign(self._kernel * before[1] / self.std)
+        is_any = replicas.total(tf.reduce_sum(tf.cast(mask, tf.float32))) > 0
+        share = tf.where(is_any, tf.maximum(_RATE, 1.0 / (self._count + 1.0)), 0.0)
+        new_mean, new_variance = masking.masked_moments(returns, mask)
+        distance = new_mean - self._mean
+        variance = (1.0 - share) * (self._variance + share * distance**2) + share * new_variance
+        self._move_to(self._mean + share * distance, variance)
+        replicas.assign(self._count, self._count + tf.cast(share > 0, tf.float32))
+
+    def _move_to(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Changes the moments, and the layer the other way."""
+        std = _std(variance)
+        bias, kernel = (self._bias * self.std + self.mean - mean) / std, self._kernel * self.std / std
+        pairs = ((self._bias, bias), (self._kernel, kernel), (self._mean, mean), (self._variance, variance))
+        for variable, value in pairs:
+            replicas.assign(variable, value)
+
+
+def _std(variance: Tensor) -> tf.Tensor:
+    return tf.maximum(tf.sqrt(variance), _SMALLEST_STD)
 
 
 def make_value_scale(value_net: network.Network) -> ValueScale:
@@ -77,6 +91,4 @@ def make_value_scale(value_net: network.Network) -> ValueScale:
             "normalize_value_targets is True, expected False with a value_net that has not exactly one linear layer of "
             f"one output and a bias; {value_net.name} has {len(last)}."
         )
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ValueError("normalize_value_targets is True, expected False under a tf.distribute strategy.")
     return ValueScale(last[0])

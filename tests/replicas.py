@@ -26,6 +26,9 @@ CASES = {
     "precomputed": {"compute_value_and_advantage_in_train": False},
     "recomputed": {"recompute_advantages": True, "minibatch_size": 20, "target_kl": 0.02, "num_epochs": 4},
     "nan": {"spoils": True, "minibatch_size": 12, "gradient_clipping": 0.3},
+    "value_targets": {"normalize_value_targets": True, "minibatch_size": 20, "empties": True},
+    "recurrent_value_targets": {"kind": "rnn", "normalize_value_targets": True, "normalize_rewards": False},
+    "alone": {"alone": True, "normalize_value_targets": True},
     "three": {"devices": 3, "minibatch_size": 25},
     "uneven": {"empties": True, "minibatch_size": 20},
     "eager": {"eager": True, "minibatch_size": 24},
@@ -80,7 +83,7 @@ def experience_of(plain, rng, empties=False, spoils=False):
     return tf.nest.map_structure(tf.convert_to_tensor, experience)
 
 
-def run(name, devices=2, eager=False, weights=False, empties=False, spoils=False, **keywords):
+def run(name, devices=2, eager=False, weights=False, empties=False, spoils=False, alone=False, **keywords):
     rng = np.random.default_rng(0)
     strategy = strategy_of(devices)
     tf.random.set_seed(1)
@@ -94,6 +97,10 @@ def run(name, devices=2, eager=False, weights=False, empties=False, spoils=False
         return strategy.run(agent.train, args=(experience, weights))
 
     call = train if eager else tf.function(train, autograph=False)
+    if alone:  # Outside of the strategy, as one agent, before the replicas share the work.
+        experience = experience_of(plain, rng)
+        for each in (plain, agent):
+            each.train(experience)
     for _ in range(3):
         experience = experience_of(plain, rng, empties, spoils)
         given = tf.constant(rng.random([6, experience.reward.shape[1]]), tf.float32) if weights else None
@@ -131,8 +138,8 @@ def error(actual, expected):
 def replicas_apart(agent):
     """The largest difference between the copies of a variable."""
     variables = [*agent._trained_variables(), agent.train_step_counter]
-    for normalizer in (agent._observation_normalizer, agent._reward_normalizer):
-        variables += tf.nest.flatten(normalizer.variables)
+    for part in (agent._observation_normalizer, agent._reward_normalizer, agent._value_scale):
+        variables += [] if part is None else tf.nest.flatten(part.variables)
     copies = [[value.numpy() for value in variable.values] for variable in variables]
     return max(error(other, first) for first, *others in copies for other in others or [first])
 

@@ -131,6 +131,18 @@ def on_each(function: Callable[..., Nest], *arguments: Nest) -> Nest:
     return tf.distribute.get_strategy().run(tf.autograph.experimental.do_not_convert(function), args=arguments)
 
 
+def assign(variable: tf.Variable, value: Tensor) -> None:
+    """Gives every replica's copy of a variable a value that all of them know, whatever its aggregation is."""
+    if not tf.distribute.has_strategy():
+        variable.assign(value)
+        return
+
+    def update(strategy: tf.distribute.Strategy, value: Tensor) -> None:
+        strategy.extended.update(variable, lambda copy, own: copy.assign(own), args=(value,))
+
+    tf.distribute.get_replica_context().merge_call(update, args=(value,))
+
+
 def first_of(nest: Nest) -> Nest:
     """What the first of this process's replicas has, of a nest that each of them has."""
     strategy = tf.distribute.get_strategy()

@@ -37,13 +37,19 @@ def create_slots(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None
         optimizer: a tf.keras, legacy tf.keras or tf.compat.v1 optimizer.
         variables: what it will be applied to.
     """
-    with tf.init_scope():
+    with tf.init_scope(), _scope_of(variables):
         if hasattr(optimizer, "build"):
             optimizer.build(variables)
         elif hasattr(optimizer, "_create_all_weights"):
             optimizer._create_all_weights(variables)
         elif hasattr(optimizer, "_create_slots"):
             optimizer._create_slots(variables)
+
+
+def _scope_of(variables: Sequence[tf.Variable]) -> contextlib.AbstractContextManager[object]:
+    """That of the tf.distribute strategy of variables; outside of it, replicas would come to share their slots."""
+    owner = next((variable.distribute_strategy for variable in variables if hasattr(variable, "values")), None)
+    return contextlib.nullcontext() if owner is None or tf.distribute.has_strategy() else owner.scope()
 
 
 def variables(optimizer: Optimizer) -> list[tf.Variable]:
