@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2
+from tensorflow.compiler.jit.ops import xla_ops
 from tensorflow.python.eager import context
 
 # What is about the way to a function, not about what it computes; some of it has names that are never the same twice.
 _OF_THE_TRACE = ("_gradient_op_type", "backward_function_name", "forward_function_name", "_user_specified_name")
-_COMPILED = "_XlaMustCompile"
 _lock = threading.Lock()
 
 
@@ -41,12 +40,16 @@ def shared(function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = tf.function(_of_leaves(function, arguments), jit_compile=True, autograph=False)
         leaves = _leaves(arguments)
         traced = compiled.get_concrete_function(*leaves)
-        # Captured before the attribute is set, which is for the call alone.
         inputs = [graph.capture(tensor) for tensor in (*leaves, *traced.captured_inputs)]
-        with graph._attr_scope({_COMPILED: attr_value_pb2.AttrValue(b=True)}):
-            outputs = tf.raw_ops.StatefulPartitionedCall(
-                args=inputs, Tout=[output.dtype for output in traced.outputs], f=_define(traced)
-            )
+        # Not a call with the attribute _XlaMustCompile: for each graph around it, TensorFlow would instantiate what is
+        # called once more, and never let go of it.
+        outputs = xla_ops.xla_launch(
+            constants=[],
+            args=[x for x in inputs if x.dtype != tf.resource],
+            resources=[x for x in inputs if x.dtype == tf.resource],
+            Tresults=[output.dtype for output in traced.outputs],
+            function=_define(traced, resources_last=True),
+        )
         for tensor, output in zip(outputs, traced.outputs, strict=True):
             tensor.set_shape(output.shape)
         return tf.nest.pack_sequence_as(traced.structured_outputs, outputs, expand_composites=True)
@@ -125,13 +128,18 @@ def _calls_python(traced: Any) -> bool:
     return any("PyFunc" in node.op for node in nodes)
 
 
-def _define(traced: Any) -> str:
+def _define(traced: Any, *, resources_last: bool = False) -> str:
     """Makes a traced function known under the name of its contents, with those that it calls; returns the name.
 
     They stay for as long as the process lives, as what XLA made of them does.
+
+    Args:
+        traced: a concrete function.
+        resources_last: whether arguments that are resources become the last ones; else they stay where they are.
     """
     nested = {f.signature.name: f for f in traced.graph.as_graph_def().library.function}
-    return _Definitions(nested).define(traced.function_def)
+    definition = _with_resources_last(traced.function_def) if resources_last else traced.function_def
+    return _Definitions(nested).define(definition)
 
 
 class _Definitions:
@@ -160,6 +168,23 @@ class _Definitions:
         if name in self._functions and name not in self._names:
             self._names[name] = self.define(self._functions[name])
         return self._names.get(name, name)
+
+
+def _with_resources_last(function: Any) -> Any:
+    """A copy of a function's definition with its arguments in another order; those of one kind stay in theirs."""
+    ordered, arguments = type(function)(), function.signature.input_arg
+    ordered.CopyFrom(function)
+    order = sorted(range(len(arguments)), key=lambda i: arguments[i].type == tf.resource.as_datatype_enum)
+    ordered.signature.ClearField("input_arg")
+    ordered.ClearField("arg_attr")
+    ordered.ClearField("resource_arg_unique_id")
+    ordered.signature.input_arg.extend(arguments[i] for i in order)
+    for position, i in enumerate(order):
+        if i in function.arg_attr:
+            ordered.arg_attr[position].CopyFrom(function.arg_attr[i])
+        if i in function.resource_arg_unique_id:
+            ordered.resource_arg_unique_id[position] = function.resource_arg_unique_id[i]
+    return ordered
 
 
 def _without_trace(function: Any) -> Any:

@@ -1,5 +1,6 @@
 """Functions that XLA compiles under names of their contents."""
 
+import ctypes
 import gc
 import re
 import time
@@ -127,6 +128,70 @@ def test_a_call_takes_other_variables():
     )
     with_python.set_external_captures([variables[1].handle])
     np.testing.assert_array_equal(with_python(tf.constant([1.0, 2.0])), [44, 45])
+
+
+class _Memory(ctypes.Structure):
+    """What glibc's mallinfo2 returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "used", "free", "keepcost")
+    ]
+
+
+def _allocated_bytes():
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("only glibc 2.33 or later tells what is allocated")
+    libc.mallinfo2.restype = _Memory
+    gc.collect()
+    return libc.mallinfo2().used
+
+
+def test_calls_that_are_instantiated_again_leave_no_memory_behind():
+    """`tf.random.set_seed` forgets what was instantiated, and each training calls it."""
+    variable = tf.Variable(tf.ones([4]))
+
+    def inner(x):
+        for i in range(200):
+            x = tf.tanh(x + float(i))
+        variable.assign_add(x)
+        return x
+
+    call = shared_functions.SharedCall(shared_functions.shared(inner), (tf.TensorSpec([4], tf.float32),))
+
+    def use(times):
+        for _ in range(times):
+            tf.random.set_seed(1)
+            call(tf.ones([4]))
+
+    use(3)
+    before = _allocated_bytes()
+    use(10)
+    # It was 1,000 kB each.
+    assert _allocated_bytes() - before < 10 * 100_000
+
+
+def test_resources_and_tensors_in_any_order():
+    first, last = tf.Variable([1.0, 2.0]), tf.Variable(3, dtype=tf.int64)
+
+    @tf.function(autograph=False)
+    def outer(x):
+        scale, count = x * 10, tf.size(x)
+
+        def inner(y, z):
+            first.assign_add(y)
+            total = first * scale
+            last.assign_sub(tf.cast(count, tf.int64))
+            return total + z["b"], last.read_value() * z["a"], tf.range(2) + count
+
+        return shared_functions.shared(inner)(x, {"b": scale, "a": tf.constant(2, tf.int64)})
+
+    results = outer(tf.constant([0.5, 0.25]))
+    for found, expected in zip(results, ([12.5, 8.125], 2, [2, 3]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(first, [1.5, 2.25])
+    assert int(last) == 1
 
 
 def test_calls_of_python_live_as_long_as_they_are_needed():
