@@ -15,6 +15,7 @@ from ppo_agent.common import array_nests, host_calls
 from ppo_agent.common.types import Array, Nest
 
 from ..faults.faults import EnvironmentFaultError
+from ..faults.leaf_checks import is_same_kind, value_outside
 
 _FIRST, _LAST = int(ts.StepType.FIRST), int(ts.StepType.LAST)
 # Environments that take this long for a step are stepped in the threads that the user asked for; others one after the
@@ -121,15 +122,20 @@ class PyEnvironmentAdapter:
 
     def _convert(self, array: Array, dtype: Any, shape: tuple[int, ...], spec: tf.TensorSpec) -> Array:
         """Returns an array of the same kind of numbers in a spec's dtype."""
-        if array.shape != shape or not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise EnvironmentFaultError(
-                f"the environment's {spec.name} is of shape {array.shape} and dtype {array.dtype.name}, expected shape "
-                f"{shape} and dtype {np.dtype(dtype).name}.",
-                environment=None,
-                step=None,
-                leaf=spec.name,
+        if array.shape != shape or not is_same_kind(array.dtype, np.dtype(dtype)):
+            raise self._invalid(
+                spec,
+                f"of shape {array.shape} and dtype {array.dtype.name}",
+                f"shape {shape} and dtype {np.dtype(dtype).name}",
             )
+        if (lost := value_outside(array, np.dtype(dtype))) is not None:
+            raise self._invalid(spec, f"{lost} in an array of dtype {array.dtype.name}", np.dtype(dtype).name)
         return array.astype(dtype)
+
+    @staticmethod
+    def _invalid(spec: tf.TensorSpec, found: str, expected: str) -> EnvironmentFaultError:
+        text = f"the environment's {spec.name} is {found}, expected {expected}."
+        return EnvironmentFaultError(text, environment=None, step=None, leaf=spec.name)
 
     def _check_boundaries(self, before: Array, after: Array) -> None:
         stuck = (before == _LAST) & (after != _FIRST)

@@ -28,7 +28,8 @@ _SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
 def observation_spec(space: gym.Space, name: str = "observation") -> Nest:
     """Returns the nest of `BoundedTensorSpec` that describes one observation of `space`.
 
-    Floating-point leaves become float32, integer leaves keep their dtype and their range, `Discrete.start` included.
+    Floating-point leaves become float32, integer leaves keep their dtype and their range, `Discrete.start` included;
+    bools are 0 and 1 of int8.
 
     Args:
         space: The single environment's observation space.
@@ -48,7 +49,7 @@ def action_spec(space: gym.Space, name: str = "action") -> Nest:
     """Returns the nest of `BoundedTensorSpec` that describes one action of `space`.
 
     Discrete actions count from 0 whatever the space's `start` is, so that categorical networks fit as they are;
-    `action_encoder` adds the start. MultiBinary is int32.
+    `action_encoder` adds the start. MultiBinary is int32, a Box of bools 0 and 1 of int8.
 
     Args:
         space: The single environment's action space.
@@ -107,8 +108,11 @@ def action_encoder(space: gym.Space, name: str = "action") -> Encoder:
 
 def _box_encoder(space: gym.spaces.Box, dtype: np.dtype, name: str) -> Encoder:
     low, high = space.low, space.high
-    if dtype.kind in "iu":  # They are clipped first: 200 is 127 of an int8, not -56.
+    if dtype.kind in "iub":  # They are clipped first: 200 is 127 of an int8, not -56.
         return lambda value: np.clip(_whole(value, None, name), low, high).astype(dtype)
+    if dtype == np.float16:  # Numbers beyond 65,504 would become infinite.
+        low, high = (np.clip(bound, np.finfo(dtype).min, np.finfo(dtype).max) for bound in (low, high))
+        return lambda value: np.clip(np.asarray(value, np.float32), low, high).astype(dtype)
     if np.isinf(low).all() and np.isinf(high).all():
         return lambda value: np.asarray(value, dtype)
     return lambda value: np.minimum(np.maximum(np.asarray(value, dtype), low), high)
@@ -168,6 +172,8 @@ def _nested_encoder(encoders: Nest) -> Encoder:
 
 def _bounds(space: gym.Space, name: str) -> tuple[np.ndarray, np.ndarray, np.dtype]:
     """Returns lower bound, upper bound (both inclusive) and tensor dtype of a leaf space."""
+    if isinstance(space, gym.spaces.Box) and space.dtype == bool:
+        return np.zeros(space.shape, np.int8), np.ones(space.shape, np.int8), np.dtype(np.int8)
     if isinstance(space, gym.spaces.Box):
         dtype = np.dtype(np.float32) if np.issubdtype(space.dtype, np.floating) else np.dtype(space.dtype)
         return space.low, space.high, dtype

@@ -104,7 +104,7 @@ def as_leaf(value: Any, shape: tuple[int, ...], dtype: np.dtype, name: str) -> A
         raise InvalidLeafError.of(name, f"an array of {found}, expected shape {shape} and dtype {dtype}")
     if array.dtype == dtype:
         return array
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
+    if not is_same_kind(array.dtype, dtype):
         raise InvalidLeafError.of(name, f"an array of dtype {array.dtype}, expected {dtype}")
     if (lost := value_outside(array, dtype)) is not None:
         limits = np.iinfo(dtype)
@@ -112,6 +112,11 @@ def as_leaf(value: Any, shape: tuple[int, ...], dtype: np.dtype, name: str) -> A
             name, f"{lost} in an array of dtype {array.dtype}, expected {dtype}, from {limits.min} to {limits.max}"
         )
     return array.astype(dtype)
+
+
+def is_same_kind(found: np.dtype, expected: np.dtype) -> bool:
+    """Returns whether an array of one dtype may stand for one of another, if that holds its values."""
+    return (found.kind in "iu" and expected.kind in "iu") or np.can_cast(found, expected, "same_kind")
 
 
 def value_outside(array: Array, dtype: np.dtype) -> int | None:

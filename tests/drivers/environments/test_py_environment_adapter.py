@@ -204,6 +204,56 @@ def test_values_of_another_kind_are_an_error():
         PyEnvironmentAdapter(env).reset_numpy()
 
 
+class Constant(py_environment.PyEnvironment):
+    """Observes what it was given."""
+
+    def __init__(self, dtype, value):
+        super().__init__()
+        self._dtype, self._value = dtype, value
+
+    def observation_spec(self):
+        return {"a": array_spec.ArraySpec([2], self._dtype, name="a")}
+
+    def action_spec(self):
+        return array_spec.BoundedArraySpec([], np.int64, 0, 1)
+
+    def _reset(self):
+        return ts.restart({"a": self._value})
+
+    def _step(self, action):
+        return ts.transition({"a": self._value}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "lost"),
+    [
+        (np.int8, np.array([0, 200]), 200),
+        (np.int32, np.array([2**31, 3]), 2**31),
+        (np.uint8, np.array([3, 300], np.uint16), 300),
+        (np.uint16, np.array([-1, 3], np.int8), -1),
+        (np.int64, np.array([1, 2**63], np.uint64), 2**63),
+    ],
+)
+def test_a_value_that_the_dtype_does_not_hold_is_an_error(dtype, value, lost):
+    adapter = PyEnvironmentAdapter(tf_py_environment.TFPyEnvironment(Constant(dtype, value)))
+    name = np.dtype(dtype).name
+    with pytest.raises(
+        EnvironmentFaultError,
+        match=rf"^the environment's a is {lost} in an array of dtype {value.dtype}, expected {name}\.$",
+    ):
+        adapter.reset_numpy()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(np.uint8, np.array([0, 255])), (np.int8, np.array([7, 3], np.uint64)), (np.int32, [5, -6])]
+)
+def test_other_dtypes_that_lose_nothing_pass(dtype, value):
+    adapter = PyEnvironmentAdapter(tf_py_environment.TFPyEnvironment(Constant(dtype, np.array(value))))
+    for time_step in (adapter.reset_numpy(), adapter.step_numpy(np.zeros(1, np.int64))):
+        assert time_step.observation["a"].dtype == dtype
+        np.testing.assert_array_equal(time_step.observation["a"], [value])
+
+
 def test_two_callers_at_once_are_refused():
     adapter = PyEnvironmentAdapter(env := tf_py_environment.TFPyEnvironment(make_batch()))
     adapter.reset_numpy()

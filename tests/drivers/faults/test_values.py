@@ -76,6 +76,20 @@ LOST = [
     (spaces.Dict(a=BOX, b=INT8), {"a": np.zeros(2, np.float32), "b": np.array([1, 128])}, "observation/b", "128 "),
     (spaces.Tuple([INT8, BOX]), (np.array([999, 0]), np.zeros(2, np.float32)), "observation/0", "999 "),
     (spaces.Dict(a=spaces.Dict(c=spaces.MultiBinary(1))), {"a": {"c": np.array([256])}}, "observation/a/c", "256 "),
+    (spaces.Box(0, 255, (2,), np.uint8), np.array([3, -1], np.int8), "observation", "-1 .* from 0 to 255"),
+    (spaces.MultiDiscrete([3, 5], dtype=np.uint16), np.array([1, 65537]), "observation", "65537 .* uint16"),
+    (
+        spaces.Box(-(2**63), 2**63 - 1, (1,), np.int64),
+        np.array([2**63], np.uint64),
+        "observation",
+        "9223372036854775808 ",
+    ),
+    (
+        spaces.Box(0, 1, (2,), np.bool_),
+        np.array([1, 2]),
+        "observation",
+        "dtype int64, expected (bool|int8)|2, expected",
+    ),
     (INT8, np.array([0.5, 1.0]), "observation", "dtype float64, expected int8"),
     (spaces.Discrete(3), 0.7, "observation", "dtype float64, expected int64"),
 ]
@@ -109,6 +123,10 @@ def test_a_vector_environment_loses_no_value_either(space, value, leaf, text):
         (INT8, np.array([-128, 127])),
         (INT8, [3, -4]),
         (spaces.Box(0, 255, (2,), np.uint8), np.array([0, 255], np.uint16)),
+        (spaces.Box(0, 255, (2,), np.uint8), [3, 255]),
+        (spaces.MultiDiscrete([3, 200], dtype=np.uint8), np.array([2, 199])),
+        (spaces.Box(0, 1, (2,), np.bool_), np.array([True, False])),
+        (spaces.Box(0, 1, (2,), np.bool_), [False, True]),
         (spaces.MultiBinary(2), np.array([True, False])),
         (spaces.Discrete(3), np.int8(2)),
         (spaces.Box(-9, 9, (2,), np.float64), np.array([1, 2])),
@@ -224,6 +242,31 @@ def test_actions_are_clipped_before_they_are_cast():
     env.step_numpy(np.array([[200, -300]]))
     np.testing.assert_array_equal(Acts.seen[0], [127, -128])
     assert Acts.seen[0].dtype == np.int8
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "expected"),
+    [
+        (spaces.Box(0, 1, (2,), np.bool_), np.array([[1, 0]], np.int8), [True, False]),
+        (spaces.Box(-np.inf, np.inf, (2,), np.float16), np.array([[1e6, -3e38]], np.float32), [65504, -65504]),
+        (spaces.Box(-1e3, np.inf, (2,), np.float16), np.array([[1e6, -1e6]], np.float32), [65504, -1000]),
+    ],
+)
+def test_actions_become_what_their_dtype_holds(space, given, expected):
+    seen = []
+
+    class Acts(Returns):
+        action_space = space
+
+        def step(self, action):
+            seen.append(action)
+            return super().step(action)
+
+    env = GymnasiumEnvironment(functools.partial(Acts, BOX))
+    env.reset_numpy()
+    env.step_numpy(given)
+    np.testing.assert_array_equal(seen[0], expected)
+    assert seen[0].dtype == space.dtype
 
 
 EMPTY = [spaces.Box(-1, 1, (0,)), spaces.Box(-1, 1, (3, 0)), spaces.Dict(), spaces.Tuple([]),
