@@ -114,7 +114,13 @@ def test_workflow_has_every_stack_and_python() -> None:
     assert found == {("3.11", "tf221"), ("3.12", "tf221"), ("3.13", "tf221"), ("3.11", "tf215")}
 
 
-def test_there_are_thirty_answers_with_links() -> None:
+def test_thirty_questions_are_answered_with_links_both_ways() -> None:
     answers = (DOCS / "faq.md").read_text().split("\n### ")[1:]
-    assert len(answers) >= 30
-    assert sum("](" in answer for answer in answers) >= 20
+    assert len(answers) == 30
+    others = "".join(path.read_text() for path in DOCS.rglob("*.md") if path.name != "faq.md")
+    for answer in answers:
+        title = answer.partition("\n")[0]
+        anchor = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
+        assert f"(faq.md#{anchor})" in others, title
+        assert "*Asked in " in answer, title
+    assert sum("](" in answer for answer in answers) >= 25
