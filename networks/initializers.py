@@ -9,13 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from ppo_agent.common.limits import LARGEST_INT32
 from ppo_agent.common.seeds import draw_seed
 
 HIDDEN_GAIN = math.sqrt(2.0)
 POLICY_GAIN = 0.01
 VALUE_GAIN = 1.0
-
-_SEED_LIMIT = 2**31 - 1
 
 
 class SeedSource:
@@ -29,12 +28,12 @@ class SeedSource:
 
     def __init__(self, seed: int | None, salt: str) -> None:
         if seed is None:
-            seed = draw_seed(_SEED_LIMIT)
+            seed = draw_seed()
         self._sequence = np.random.SeedSequence([seed, zlib.crc32(salt.encode())])
 
     def __call__(self) -> int:
         """Returns the next seed, in [0, 2**31 - 1)."""
-        return int(self._sequence.spawn(1)[0].generate_state(1)[0]) % _SEED_LIMIT
+        return int(self._sequence.spawn(1)[0].generate_state(1)[0]) % LARGEST_INT32
 
 
 def dense(

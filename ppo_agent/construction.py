@@ -15,7 +15,8 @@ from tf_agents.utils import common
 from ppo_agent import network_checks
 from ppo_agent.common import replicas
 from ppo_agent.common.action_masks import Splitter
-from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
+from ppo_agent.common.limits import LARGEST_INT64
+from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import experience_checks, optimizers, report

@@ -19,6 +19,7 @@ from absl import flags
 
 from ppo_agent import _stack
 from ppo_agent.common import atomic_files
+from ppo_agent.common.limits import LARGEST_INT32
 from ppo_agent.training import setting_flags
 from ppo_agent.training.command_line import (
     OK,
@@ -32,7 +33,6 @@ from ppo_agent.training.command_line import (
 from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-eval"
-_LARGEST_SEED = 2**31 - 1
 _LARGEST_SETTINGS = 2**24
 
 
@@ -67,7 +67,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("policy_dir", "", "Folder of an exported policy, ROOT/policy, or of a run, ROOT.", **own)
     flags.DEFINE_string("env_name", "", "As ppo-train takes it; empty: that of the run, or else CartPole-v1.", **own)
     flags.DEFINE_integer("num_episodes", 20, "Episodes to run.", lower_bound=1, **own)
-    setting_flags.define_integer(values, "seed", 0, "Of the environments.", lower_bound=0, upper_bound=_LARGEST_SEED)
+    setting_flags.define_integer(values, "seed", 0, "Of the environments.", lower_bound=0, upper_bound=LARGEST_INT32)
     flags.DEFINE_string("video_dir", "", "Folder for films of every episode, MP4 and GIF; empty: none.", **own)
     define_common_flags(values)
     return values

@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags
 
 from ppo_agent import _stack
+from ppo_agent.common.limits import LARGEST_INT32
 from ppo_agent.training import setting_flags
 from ppo_agent.training.command_line import (
     OK,
@@ -66,7 +67,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("env_name", "", "Environment to verify in; empty: that of the run or the policy.", **own)
     flags.DEFINE_integer("num_observations", 10_000, "Of episodes, to compare on.", lower_bound=1, **own)
     flags.DEFINE_integer("num_eval_episodes", 20, "To reach a return in.", lower_bound=1, **own)
-    setting_flags.define_integer(values, "seed", 0, "Of the episodes.", lower_bound=0, upper_bound=2**31 - 1)
+    setting_flags.define_integer(values, "seed", 0, "Of the episodes.", lower_bound=0, upper_bound=LARGEST_INT32)
     define_common_flags(values)
     return values
 

@@ -18,6 +18,7 @@ from absl import flags
 
 from ppo_agent import _stack, presets
 from ppo_agent.common import compilation_cache
+from ppo_agent.common.limits import LARGEST_INT32
 from ppo_agent.training import clock as _clock  # noqa: F401 - Looks at the clock when it is imported.
 from ppo_agent.training import preset_files, setting_flags, settings
 from ppo_agent.training.command_line import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer
 
 _PROGRAM = "ppo-train"
-_LARGEST_SEED = 2**31 - 1
 
 
 def cli() -> None:
@@ -73,7 +73,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "preset", presets.AUTO, "auto: of the environment, or general ones; none; a name; or a JSON file.", **own
     )
-    setting_flags.define_integer(values, "seed", 0, "Of all that is random.", lower_bound=0, upper_bound=_LARGEST_SEED)
+    setting_flags.define_integer(values, "seed", 0, "Of all that is random.", lower_bound=0, upper_bound=LARGEST_INT32)
     setting_flags.define_flags(values)
     flags.DEFINE_bool(
         "resume",

@@ -16,7 +16,8 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common import host_calls
-from ppo_agent.common.seeds import LARGEST_INT32, draw_seed
+from ppo_agent.common.limits import LARGEST_INT32
+from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest
 
 from .graph_call import GraphCall

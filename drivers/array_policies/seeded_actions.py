@@ -8,7 +8,8 @@ from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
+from ppo_agent.common.limits import LARGEST_INT64
+from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest
 
 

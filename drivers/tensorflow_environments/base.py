@@ -13,7 +13,8 @@ from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common import host_calls
 from ppo_agent.common.checks import check_int, check_seed
-from ppo_agent.common.seeds import LARGEST_INT64, draw_seed
+from ppo_agent.common.limits import LARGEST_INT64
+from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest, Tensor
 
 from ..environments import spaces

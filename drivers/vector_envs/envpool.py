@@ -20,12 +20,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ppo_agent.common.limits import LARGEST_INT32
 from ppo_agent.common.types import Array, Nest
 
 from .autoreset import StepResult
 
 PREFIX = "envpool:"
-_LARGEST_SEED = 2**31 - 1
 _NO_INFOS: dict[str, Any] = {}
 _INFO = "info:"
 
@@ -61,7 +61,7 @@ def make_envpool_env(name: str, num_environments: int, seed: int | None, **kwarg
         raise ValueError(f"env_name is '{PREFIX}{name}', which EnvPool does not have, {hint}")
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    seed %= _LARGEST_SEED - num_environments
+    seed %= LARGEST_INT32 - num_environments
     plays = is_game(name)
     if plays:
         kwargs = {"repeat_action_probability": 0.25, **kwargs}

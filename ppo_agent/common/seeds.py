@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-LARGEST_INT32 = 2**31 - 1
-LARGEST_INT64 = 2**63 - 1
+from ppo_agent.common.limits import LARGEST_INT32
 
 
 def draw_seed(limit: int = LARGEST_INT32) -> int:

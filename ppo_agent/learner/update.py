@@ -324,9 +324,9 @@ class Update:
             skipped_steps=result.skipped,
             skipped_in_a_row=result.skipped_in_a_row,
             gradient_steps=result.taken,
-            value_mean=masking.mean_of_valid(rows.old_values, rows.mask),
-            return_mean=masking.mean_of_valid(rows.returns, rows.mask),
-            advantage_mean=masking.mean_of_valid(rows.advantages, rows.mask),
+            value_mean=masking.masked_mean(rows.old_values, rows.mask),
+            return_mean=masking.masked_mean(rows.returns, rows.mask),
+            advantage_mean=masking.masked_mean(rows.advantages, rows.mask),
         )
 
     def _adapt_learning_rate(self, mean_kl: Tensor, is_undone: Tensor) -> None:

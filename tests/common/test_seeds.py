@@ -3,10 +3,10 @@
 import pytest
 import tensorflow as tf
 
-from ppo_agent.common import seeds
+from ppo_agent.common import limits, seeds
 
 
-@pytest.mark.parametrize("limit", [seeds.LARGEST_INT32, seeds.LARGEST_INT64, 10])
+@pytest.mark.parametrize("limit", [limits.LARGEST_INT32, limits.LARGEST_INT64, 10])
 def test_equal_global_seeds_give_equal_seeds(limit):
     drawn = []
     for global_seed in (3, 3, 4):
