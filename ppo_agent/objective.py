@@ -193,7 +193,8 @@ class Objective:
         """Mean KL times beta; 0 without."""
         if self._beta is None:
             return tf.constant(0.0)
-        loss = self._share(self._beta * replicas.mean_with_own_gradient(tf.reduce_mean(kl_divergence)))
+        # A replica's part is enough, because parts of losses are added up.
+        loss = self._beta * tf.reduce_mean(kl_divergence) / self._num_parts
         if debug_summaries:
             scalar_summaries.write_scalars(self._step, adaptive_kl_loss=loss)
         return loss
@@ -215,9 +216,14 @@ class Objective:
         epsilon = self._config.importance_ratio_clipping
         return schedules.current(epsilon) if schedules.is_on(epsilon) else None
 
+    @property
+    def _num_parts(self) -> int:
+        """By how much `_aggregate` divides."""
+        return replicas.count() if self._config.aggregate_losses_across_replicas else 1
+
     def _share(self, loss: tf.Tensor) -> tf.Tensor:
         """What a replica has of a loss that all of them know, divided like `_aggregate`'s."""
-        number = 1 if self._config.aggregate_losses_across_replicas else replicas.count()
+        number = replicas.count() // self._num_parts
         return replicas.share(loss) if number == 1 else number * replicas.share(loss)
 
     def _aggregate(self, per_step_loss: Tensor, weights: Tensor) -> tf.Tensor:

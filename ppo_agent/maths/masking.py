@@ -92,7 +92,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> tf.Tensor:
     Returns:
         A scalar; 0 where no row is valid.
     """
-    mean, _ = _mean_and_deviations(values, mask)
+    mean, _, _ = _moments_and_deviations(values, mask)
     return mean
 
 
@@ -119,8 +119,8 @@ def masked_moments(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         Two scalars, mean and variance; zeros where no row is valid.
     """
-    mean, deviations = _mean_and_deviations(values, mask)
-    return mean, _sum_over_count(tf.square(deviations), mask)
+    mean, _, variance = _moments_and_deviations(values, mask)
+    return mean, variance
 
 
 def normalize_advantages(
@@ -137,13 +137,14 @@ def normalize_advantages(
     Returns:
         `(advantages - mean) / sqrt(variance + epsilon)`, same shape, 0 in invalid rows.
     """
-    _, deviations = _mean_and_deviations(advantages, mask, near)
-    variance = _sum_over_count(tf.square(deviations), mask)
+    _, deviations, variance = _moments_and_deviations(advantages, mask, near)
     return deviations * tf.math.rsqrt(variance + variance_epsilon)
 
 
-def _mean_and_deviations(values: Tensor, mask: Tensor, near: Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """The mean of the valid rows, and each row's distance from it, 0 in invalid rows.
+def _moments_and_deviations(
+    values: Tensor, mask: Tensor, near: Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The mean of the valid rows, each row's distance from it, 0 in invalid rows, and the variance.
 
     A sum of float32 numbers far from zero loses more than their distances from each other. So one of them (`near`, the
     smallest without it) is subtracted first, which is exact where it matters, and the mean itself is subtracted from
@@ -153,20 +154,53 @@ def _mean_and_deviations(values: Tensor, mask: Tensor, near: Tensor | None = Non
     zeros = tf.zeros_like(values)
     if near is None:
         near = tf.reduce_min(tf.where(valid, values, values.dtype.max))
-    near = replicas.smallest(tf.stop_gradient(near))
+    near = tf.stop_gradient(near)
     distances = tf.where(valid, values - near, zeros)
-    mean_distance = _sum_over_count(distances, valid)
-    is_any = tf.reduce_any(valid) if replicas.count() == 1 else near != values.dtype.max
-    mean = tf.where(is_any, near + mean_distance, tf.zeros([], values.dtype))
-    return mean, tf.where(valid, distances - mean_distance, zeros)
+    mean_distance, is_any = _sum_over_own_count(distances, valid), tf.reduce_any(valid)
+    deviations = tf.where(valid, distances - mean_distance, zeros)
+    variance = _sum_over_own_count(tf.square(deviations), valid)
+    if replicas.count() > 1:
+        count = tf.reduce_sum(tf.cast(valid, values.dtype))
+        parts = replicas.gathered(tf.stack([count, near, mean_distance, variance]))
+        near, mean_distance, variance, is_any = _pooled(*tf.unstack(parts, axis=1))
+        deviations = tf.where(valid, values - near - mean_distance, zeros)
+    return tf.where(is_any, near + mean_distance, tf.zeros([], values.dtype)), deviations, variance
+
+
+def _pooled(counts: Tensor, near: Tensor, means: Tensor, variances: Tensor) -> tuple[tf.Tensor, ...]:
+    """The moments of all replicas' rows: near, mean of distances from it, variance, whether there is a row.
+
+    Args:
+        counts: of each replica's rows, [R], as the others.
+        near: what distances are from.
+        means: of the distances.
+        variances: of the distances.
+    """
+    is_there, total = counts > 0, tf.maximum(tf.reduce_sum(counts), 1.0)
+    smallest = tf.reduce_min(tf.where(is_there, near, near.dtype.max))
+    distances = tf.where(is_there, near - smallest + means, tf.zeros_like(means))
+    mean = tf.reduce_sum(counts * distances) / total
+    squares = tf.where(is_there, variances + tf.square(distances - mean), tf.zeros_like(means))
+    return smallest, mean, tf.reduce_sum(counts * squares) / total, tf.reduce_any(is_there)
 
 
 def _sum_over_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
     """Sum of all entries over the number of valid rows, 0 where there is none."""
+    return _sum_over(*replicas.total((tf.reduce_sum(values), _count(mask))))
+
+
+def _sum_over_own_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
+    """`_sum_over_count` of this replica alone."""
+    return _sum_over(tf.reduce_sum(values), _count(mask))
+
+
+def _count(mask: Tensor) -> tf.Tensor:
     # In float32, as `balanced_weights` counts: XLA makes one operation of the two.
-    count = tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.float32))
-    total, count = replicas.total((tf.reduce_sum(values), count))
-    return total / tf.cast(tf.maximum(count, 1.0), values.dtype)
+    return tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.float32))
+
+
+def _sum_over(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    return total / tf.cast(tf.maximum(count, 1.0), total.dtype)
 
 
 def replace_invalid_rows(nest: Nest, mask: Tensor) -> Nest:
