@@ -46,7 +46,7 @@ reliability: install
 	PYTHONPATH=tests "$(BIN)/python" -m reliability.kill $(ARGS)
 	PYTHONPATH=tests "$(BIN)/python" -m reliability.corruptions
 	PYTHONPATH=tests "$(BIN)/python" -m reliability.orphans
-	PYTHONPATH=tests "$(BIN)/python" -m reliability.trainings --most_mb=5
+	PYTHONPATH=tests "$(BIN)/python" -m reliability.trainings
 
 # Two hours of tiny runs with random faults, or ARGS=--minutes=N: see docs/reliability.md.
 soak: install

@@ -16,7 +16,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.common import compilation_cache, host_calls
+from ppo_agent.common import compilation_cache, host_calls, shared_functions
 from ppo_agent.common.types import Nest
 
 from ..array_policies.seeded_actions import SeedSequence, seeded_action
@@ -34,6 +34,8 @@ _UNSEEDED = {
     "Multinomial", "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle",
     "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal",
 }  # fmt: skip
+# Names of the rollouts that XLA takes: it keeps what it translates for good, so equal ones are asked about once.
+_translated: set[str] = set()
 
 
 class CompiledRollout:
@@ -119,14 +121,15 @@ class CompiledRollout:
             host_calls.with_outer_dims(host_calls.plain(policy.policy_state_spec), size),
             number, number, number,
         )  # fmt: skip
-        chunk = tf.function(self._chunk_in_graph, input_signature=signature, jit_compile=True, autograph=False)
-        if unseeded := _unseeded_operations(chunk.get_concrete_function()):
+        chunk = shared_functions.SharedProgram(self._chunk_in_graph, signature)
+        if unseeded := _unseeded_operations(chunk.graph):
             return f"the policy draws numbers with {unseeded[0]}, which ignores seeds under XLA"
         try:
-            examples = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), signature)
-            chunk.experimental_get_compiler_ir(*examples)(stage="hlo")
+            if chunk.name not in _translated:
+                chunk.translate()
         except (tf.errors.OpError, ValueError, TypeError) as error:
             return str(error).strip().splitlines()[0]
+        _translated.add(chunk.name)
         self._chunk = chunk
         return None
 
@@ -151,9 +154,9 @@ def _cut(chunk: Chunk) -> Chunk:
     return chunk._replace(steps=tf.nest.map_structure(lambda x: x[:, : chunk.rows], chunk.steps))
 
 
-def _unseeded_operations(function: Any) -> list[str]:
-    """Returns the types of a concrete function's operations that are in `_UNSEEDED`."""
-    definition = function.graph.as_graph_def()
+def _unseeded_operations(graph: Any) -> list[str]:
+    """Returns the types of a function's operations that are in `_UNSEEDED`."""
+    definition = graph.as_graph_def()
     nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
     return sorted({node.op for node in nodes} & _UNSEEDED)
 

@@ -36,25 +36,63 @@ def shared(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         if tf.executing_eagerly():
             return tf.function(function, jit_compile=True, autograph=False)(*arguments)
-        graph: Any = tf.compat.v1.get_default_graph()
         compiled = tf.function(_of_leaves(function, arguments), jit_compile=True, autograph=False)
-        leaves = _leaves(arguments)
-        traced = compiled.get_concrete_function(*leaves)
-        inputs = [graph.capture(tensor) for tensor in (*leaves, *traced.captured_inputs)]
-        # Not a call with the attribute _XlaMustCompile: for each graph around it, TensorFlow would instantiate what is
-        # called once more, and never let go of it.
-        outputs = xla_ops.xla_launch(
-            constants=[],
-            args=[x for x in inputs if x.dtype != tf.resource],
-            resources=[x for x in inputs if x.dtype == tf.resource],
-            Tresults=[output.dtype for output in traced.outputs],
-            function=_define(traced, resources_last=True),
-        )
-        for tensor, output in zip(outputs, traced.outputs, strict=True):
-            tensor.set_shape(output.shape)
-        return tf.nest.pack_sequence_as(traced.structured_outputs, outputs, expand_composites=True)
+        return _launched(compiled.get_concrete_function(*_leaves(arguments)), _leaves(arguments))
 
     return call
+
+
+class SharedProgram:
+    """A function that XLA compiles unless it compiled an equal one, traced once, for calls within graphs.
+
+    Attributes:
+        graph: the graph that was traced.
+        name: the same for equal ones.
+    """
+
+    def __init__(self, function: Callable[..., Any], specs: tuple[Any, ...]) -> None:
+        """Traces the function; compiles nothing yet.
+
+        Args:
+            function: of nests of tensors.
+            specs: TensorSpecs of what it will be called with.
+        """
+        self._compiled = tf.function(_of_leaves(function, specs), jit_compile=True, autograph=False)
+        self._specs = _leaves(specs)
+        self._traced = self._compiled.get_concrete_function(*self._specs)
+        self.graph: Any = self._traced.graph
+        self.name = _define(self._traced, resources_last=True)
+
+    def translate(self) -> None:
+        """Has XLA translate it, without running it.
+
+        Raises:
+            OpError, ValueError, TypeError: XLA cannot.
+        """
+        examples = [tf.zeros(spec.shape, spec.dtype) for spec in self._specs]
+        self._compiled.experimental_get_compiler_ir(*examples)(stage="hlo")
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls it with tensors as those that it was traced for."""
+        return _launched(self._traced, _leaves(arguments))
+
+
+def _launched(traced: Any, leaves: list[Any]) -> Any:
+    """Puts a call of a concrete function that XLA compiles into the graph that is being built."""
+    graph: Any = tf.compat.v1.get_default_graph()
+    inputs = [graph.capture(tensor) for tensor in (*leaves, *traced.captured_inputs)]
+    # Not a call with the attribute _XlaMustCompile: for each graph around it, TensorFlow would instantiate what is
+    # called once more, and never let go of it.
+    outputs = xla_ops.xla_launch(
+        constants=[],
+        args=[x for x in inputs if x.dtype != tf.resource],
+        resources=[x for x in inputs if x.dtype == tf.resource],
+        Tresults=[output.dtype for output in traced.outputs],
+        function=_define(traced, resources_last=True),
+    )
+    for tensor, output in zip(outputs, traced.outputs, strict=True):
+        tensor.set_shape(output.shape)
+    return tf.nest.pack_sequence_as(traced.structured_outputs, outputs, expand_composites=True)
 
 
 class SharedCall:
@@ -201,8 +239,11 @@ def _without_trace(function: Any) -> Any:
         node.input[:] = [_renamed(name, arguments) for name in node.input]
     for attributes in plain.arg_attr.values():
         _drop(attributes.attr)
-    for key, value in list(plain.ret.items()):
-        plain.ret[key] = _renamed(value, arguments)
+    # They bear the number of the tensor that they are.
+    returned = [plain.ret.pop(result.name) for result in plain.signature.output_arg]
+    for i, (result, value) in enumerate(zip(plain.signature.output_arg, returned, strict=True)):
+        result.name = f"result_{i}"
+        plain.ret[result.name] = _renamed(value, arguments)
     _drop(plain.attr)
     return plain
 

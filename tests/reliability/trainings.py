@@ -42,6 +42,7 @@ def main() -> int:
     """Runs the program; returns 1 if something grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainings", type=int, default=300)
+    parser.add_argument("--env_name", default="CartPole-v1", help="TFCartPole for rollouts that XLA compiles too")
     parser.add_argument("--vectorization", default="auto")
     parser.add_argument("--most_mb", type=float, default=2.0)
     parser.add_argument("--jit_compile", type=int, choices=(0, 1))
@@ -50,7 +51,7 @@ def main() -> int:
     _stack.import_tensorflow()
     start, counts = time.perf_counter(), []
     for number in range(arguments.trainings):
-        train(number, vectorization=arguments.vectorization, jit_compile=jit_compile)
+        train(number, arguments.env_name, vectorization=arguments.vectorization, jit_compile=jit_compile)
         counts.append(count())
         if number % 10 == 9:
             print(f"{number + 1}: {counts[-1]}, {time.perf_counter() - start:.0f} s", flush=True)
@@ -59,11 +60,11 @@ def main() -> int:
     return int(is_leak(growth, arguments.most_mb))
 
 
-def train(seed: int, **settings: Any) -> None:
+def train(seed: int, env_name: str = "CartPole-v1", **settings: Any) -> None:
     """One training from beginning to end."""
     import ppo_agent
 
-    with ppo_agent.Trainer("CartPole-v1", seed=seed, **{**SETTINGS, **settings}) as trainer:
+    with ppo_agent.Trainer(env_name, seed=seed, **{**SETTINGS, **settings}) as trainer:
         trainer.train(128)
 
 

@@ -11,6 +11,7 @@ from tf_agents.trajectories import policy_step
 from tf_agents.utils import common
 from toy_environments import CountingPolicy, RememberingPolicy
 
+from ppo_agent.common import shared_functions
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
     DynamicStepDriver,
@@ -206,6 +207,35 @@ def test_nothing_is_retraced_after_the_first_run(driver_class):
         driver.run(*state, maximum_iterations=iterations)
         driver.run()
     assert env.traces == traces
+
+
+def test_equal_rollouts_are_compiled_once_with_variables_of_their_own(monkeypatch):
+    translated = []
+    translate = shared_functions.SharedProgram.translate
+    monkeypatch.setattr(
+        shared_functions.SharedProgram, "translate", lambda self: translated.append(self.name) or translate(self)
+    )
+
+    def collect(side, factor=1.0):
+        """Drives the pole with an angle of more than `side` to the right."""
+        env, variable = TFCartPole(num_environments=4, seed=3), tf.Variable(side)
+        policy = FreePolicy(
+            env, lambda x: tfp.distributions.Deterministic(tf.cast(factor * x[:, 2] > variable, tf.int64))
+        )
+        rows, *_ = gathered(env, policy, DynamicStepDriver, True, num_steps=60)
+        moves = rows.step_type != LAST
+        expected = factor * rows.observation[..., 2] > side
+        np.testing.assert_array_equal(rows.action[moves], tf.cast(expected, tf.int64)[moves])
+        assert 0 < tf.reduce_mean(tf.cast(expected, tf.float32)) < 1
+        return rows
+
+    first, second = collect(0.0), collect(0.02)
+    assert not np.array_equal(first.action, second.action[:, : first.action.shape[1]])
+    assert len(translated) == 1
+    assert_equal(collect(0.0), first)
+    assert len(translated) == 1
+    collect(0.0, factor=-1.0)
+    assert len(set(translated)) == 2
 
 
 @pytest.mark.parametrize("wrap", [False, True])
