@@ -13,6 +13,7 @@ from tf_agents.trajectories import StepType
 from ppo_agent.agent import PPOAgent
 from ppo_agent.common.checks import check_int
 from ppo_agent.common.types import Array, Nest
+from ppo_agent.training.action_encoding import ActionEncoding
 from ppo_agent.training.episodes import Episodes, read_episodes
 
 __all__ = ["Episodes", "Pretraining", "pretrain", "read_episodes"]
@@ -55,6 +56,7 @@ def pretrain(
     validation_fraction: float = 0.0,
     value: bool = False,
     seed: int = 0,
+    encoding: ActionEncoding | None = None,
 ) -> Pretraining:
     """Trains an agent's actor network on recorded episodes, and its observation normaliser first.
 
@@ -67,6 +69,7 @@ def pretrain(
         validation_fraction: share of the episodes that is held back; of the steps if there is a single one.
         value: whether the value network is trained too, on the discounted returns of the episodes.
         seed: of the shuffles.
+        encoding: how the environment's actions become the agent's, see `read_episodes`; `Trainer` knows it.
 
     Raises:
         TypeError: `episodes` is of an unknown kind.
@@ -79,7 +82,7 @@ def pretrain(
             f"validation_fraction is {validation_fraction} and learning_rate {learning_rate}, expected a share below 1 "
             "and a positive number."
         )
-    recorded = read_episodes(episodes, agent.time_step_spec.observation, agent.action_spec)
+    recorded = read_episodes(episodes, agent.time_step_spec.observation, agent.action_spec, encoding)
     if value and recorded.rewards is None:
         raise ValueError("value is True, expected episodes with rewards.")
     rng = np.random.default_rng(seed)

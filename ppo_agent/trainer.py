@@ -342,4 +342,6 @@ class Trainer(TrainerState):
         from ppo_agent import pretraining
 
         with self.guard.deferred():
-            return pretraining.pretrain(self.agent, episodes, num_epochs, seed=self.seed, **options)
+            return pretraining.pretrain(
+                self.agent, episodes, num_epochs, seed=self.seed, encoding=self._encoding(), **options
+            )

@@ -1,5 +1,6 @@
 """Behaviour cloning."""
 
+import types
 from pathlib import Path
 
 import gymnasium as gym
@@ -113,3 +114,53 @@ def test_episodes_of_every_form_are_the_same(tmp_path: Path) -> None:
         found = pretraining.read_episodes(source, *specs)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+class Panel(gym.Env):
+    """Actions that count from 4 and from 1; the first one belongs to the sign of the observation."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Dict(
+        {"key": gym.spaces.Discrete(2, start=4), "dials": gym.spaces.MultiDiscrete([3, 2], start=[1, 1])}
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+
+def panel_episodes(rng: np.random.Generator) -> dict:
+    observations = rng.uniform(-1, 1, (120, 1)).astype(np.float32)
+    dials = np.stack([rng.integers(1, 4, 120), rng.integers(1, 3, 120)], axis=-1)
+    actions = {"actions/key": np.where(observations[:, 0] > 0, 5, 4), "actions/dials": dials}
+    return {"observations": observations, "rewards": np.ones(120), "terminations": np.arange(120) % 12 == 11, **actions}
+
+
+def test_recorded_actions_are_those_of_the_environment(tmp_path: Path, rng: np.random.Generator) -> None:
+    arrays = panel_episodes(rng)
+    np.savez(tmp_path / "panel.npz", **arrays)
+    actions = {"key": arrays["actions/key"], "dials": arrays["actions/dials"]}
+    # As Minari's episodes: one observation more than actions.
+    episodes = [
+        types.SimpleNamespace(
+            observations=arrays["observations"][[*range(i, i + 12), 0]], rewards=arrays["rewards"][i : i + 12],
+            actions={key: values[i : i + 12] for key, values in actions.items()},
+        )
+        for i in range(0, 120, 12)
+    ]  # fmt: skip
+    with Trainer(Panel, **TINY) as trainer:
+        report = trainer.pretrain(tmp_path / "panel.npz", num_epochs=40, learning_rate=0.02)
+        assert report.losses[-1] < report.losses[0] - 0.5
+        assert trainer.predict(np.array([0.7]))[0]["key"] == 5
+        assert trainer.predict(np.array([-0.7]))[0]["key"] == 4
+        specs = (trainer.agent.time_step_spec.observation, trainer.agent.action_spec, trainer._encoding())
+        found, same = (pretraining.read_episodes(source, *specs) for source in (arrays, episodes))
+        tf.nest.map_structure(np.testing.assert_array_equal, found, same)
+        np.testing.assert_array_equal(found.actions["key"], actions["key"] - 4)
+        np.testing.assert_array_equal(found.actions["dials"], actions["dials"] - 1)
+        # What is the agent's already is taken as it is.
+        again = pretraining.read_episodes([found, same], *specs)
+        assert again.actions["key"].tolist() == 2 * found.actions["key"].tolist()
+        actions["dials"][3, 1] = 3  # In the range of the first dial alone.
+        with pytest.raises(ValueError, match=r"actions of the episodes goes from 0 to 2, expected 0 to \[2, 1\]"):
+            trainer.pretrain(arrays)

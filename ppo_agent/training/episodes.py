@@ -14,6 +14,7 @@ from tf_agents.trajectories import StepType, Trajectory
 
 from ppo_agent.common import host_calls
 from ppo_agent.common.types import Array, Nest
+from ppo_agent.training.action_encoding import ActionEncoding
 
 # What arrays are called, by this package and others.
 _NAMES = {
@@ -24,6 +25,8 @@ _NAMES = {
     "ends": ("terminals", "dones", "done", "terminations", "terminated"),
     "timeouts": ("timeouts", "truncations", "truncated"),
 }
+# What each of Minari's episodes has.
+_OF_MINARI = ("observations", "actions", "rewards")
 
 
 class Episodes(NamedTuple):
@@ -54,22 +57,26 @@ class Episodes(NamedTuple):
         )
 
 
-def read_episodes(source: Any, observation_spec: Nest, action_spec: Nest) -> Episodes:
+def read_episodes(
+    source: Any, observation_spec: Nest, action_spec: Nest, encoding: ActionEncoding | None = None
+) -> Episodes:
     """Recorded episodes.
 
     Args:
         source: a `Trajectory` [B, T, ...]; a mapping or an .npz file of arrays [N, ...] `observations` (nests as
             `observations/KEY`), `actions`, and perhaps `rewards`, `episode_starts` or `terminations` and
-            `truncations`; a Minari data set, or the folder or name of one; a TFRecord file as TF-Agents'
-            `TFRecordObserver` writes it; or a list of any of these.
+            `truncations`; a Minari data set, an episode of one, or the folder or name of one; a TFRecord file as
+            TF-Agents' `TFRecordObserver` writes it; or a list of any of these.
         observation_spec: of the agent.
         action_spec: of the agent.
+        encoding: how the environment's actions become the agent's: arrays and Minari's episodes hold the environment's,
+            trajectories and TFRecords the agent's. None if they are the same.
 
     Raises:
         TypeError: `source` is of another kind.
         ValueError: it cannot be read, holds no step, or does not fit the specs.
     """
-    found = _read(source, observation_spec, action_spec)
+    found = _read(source, observation_spec, action_spec, encoding)
     episodes = Episodes(
         _fitted("observations", found.observations, observation_spec, found.num_steps),
         _fitted("actions", found.actions, action_spec, found.num_steps),
@@ -82,36 +89,45 @@ def read_episodes(source: Any, observation_spec: Nest, action_spec: Nest) -> Epi
     return episodes
 
 
-def _read(source: Any, observation_spec: Nest, action_spec: Nest) -> Episodes:
+def _read(source: Any, observation_spec: Nest, action_spec: Nest, encoding: ActionEncoding | None) -> Episodes:
     if isinstance(source, Episodes):
         return source
     if isinstance(source, Trajectory):
         return _from_trajectory(source)
     if isinstance(source, Mapping):
-        return _from_arrays(source, observation_spec, action_spec)
-    if hasattr(source, "iterate_episodes"):
-        return _from_minari(source)
+        return _decoded(_from_arrays(source, observation_spec, action_spec), encoding)
+    if hasattr(source, "iterate_episodes") or all(hasattr(source, name) for name in _OF_MINARI):
+        return _decoded(_from_minari(source), encoding)
     if isinstance(source, (list, tuple)) and source:
-        parts = [_read(part, observation_spec, action_spec) for part in source]
-        return _joined(parts)
+        return _joined([_read(part, observation_spec, action_spec, encoding) for part in source])
     if isinstance(source, (str, os.PathLike)):
-        return _from_path(Path(source), observation_spec, action_spec)
+        return _from_path(Path(source), observation_spec, action_spec, encoding)
     raise TypeError(
         f"episodes is {type(source).__name__}, expected a Trajectory, arrays by name, a Minari data set, a file, or a "
         "list of them."
     )
 
 
-def _from_path(path: Path, observation_spec: Nest, action_spec: Nest) -> Episodes:
+def _decoded(episodes: Episodes, encoding: ActionEncoding | None) -> Episodes:
+    """Episodes of an environment, with the agent's actions."""
+    if encoding is None:
+        return episodes
+    try:
+        return episodes._replace(actions=encoding.decode(episodes.actions))
+    except (ValueError, TypeError):  # They do not fit, as will be told.
+        return episodes
+
+
+def _from_path(path: Path, observation_spec: Nest, action_spec: Nest, encoding: ActionEncoding | None) -> Episodes:
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return _from_arrays(dict(archive), observation_spec, action_spec)
+                return _read(dict(archive), observation_spec, action_spec, encoding)
         except (OSError, zipfile.BadZipFile, EOFError) as error:
             raise ValueError(f"episodes is {str(path)!r}, which cannot be read: {error}.") from error
     if path.is_file():
         return _from_tfrecords(path)
-    return _from_minari(_minari_dataset(path))
+    return _read(_minari_dataset(path), observation_spec, action_spec, encoding)
 
 
 def _from_arrays(arrays: Mapping[str, Any], observation_spec: Nest, action_spec: Nest) -> Episodes:
@@ -161,17 +177,18 @@ def _from_trajectory(trajectory: Trajectory) -> Episodes:
 
 
 def _from_minari(dataset: Any) -> Episodes:
-    """Minari's episodes hold one observation more than actions."""
-    parts = []
-    for episode in dataset.iterate_episodes():
-        rewards = np.asarray(episode.rewards)
-        is_first = np.arange(len(rewards)) == 0
-        count = len(rewards)
-        observations = tf.nest.map_structure(lambda x, n=count: np.asarray(x)[:n], episode.observations)
-        parts.append(Episodes(observations, episode.actions, is_first, rewards))
+    episodes = dataset.iterate_episodes() if hasattr(dataset, "iterate_episodes") else [dataset]
+    parts = [_from_minari_episode(episode) for episode in episodes]
     if not parts:
         raise ValueError("episodes is a data set without episodes, expected at least one.")
     return _joined(parts)
+
+
+def _from_minari_episode(episode: Any) -> Episodes:
+    """Minari's episodes hold one observation more than actions."""
+    rewards = np.asarray(episode.rewards)
+    observations = tf.nest.map_structure(lambda x: np.asarray(x)[: len(rewards)], episode.observations)
+    return Episodes(observations, episode.actions, np.arange(len(rewards)) == 0, rewards)
 
 
 def _minari_dataset(path: Path) -> Any:
@@ -237,13 +254,18 @@ def _fitted(name: str, values: Nest, spec: Nest, count: int) -> Nest:
                 f"{name} of the episodes has shape {array.shape} and dtype {array.dtype}, expected "
                 f"{(count, *leaf.shape)} and {leaf.dtype.name}."
             )
-        is_integer = leaf.dtype.is_integer
-        if is_integer and array.size and (np.any(array < np.min(leaf.minimum)) or np.any(array > np.max(leaf.maximum))):
+        if leaf.dtype.is_integer and (np.any(array < leaf.minimum) or np.any(array > leaf.maximum)):
             raise ValueError(
-                f"{name} of the episodes goes from {array.min()} to {array.max()}, expected {np.min(leaf.minimum)} to "
-                f"{np.max(leaf.maximum)}."
+                f"{name} of the episodes goes from {array.min()} to {array.max()}, expected {_text(leaf.minimum)} to "
+                f"{_text(leaf.maximum)}."
             )
         if not np.isfinite(array).all():
             raise ValueError(f"{name} of the episodes holds NaN or infinity, expected finite numbers.")
         arrays.append(array.astype(leaf.dtype.as_numpy_dtype))
     return tf.nest.pack_sequence_as(spec, arrays)
+
+
+def _text(bound: Any) -> str:
+    """A bound as one number, if all components have the same."""
+    found = np.unique(bound)
+    return str(found[0]) if len(found) == 1 else str(np.asarray(bound).tolist())
