@@ -54,7 +54,7 @@ def load(
         stack.pop_all()
     if target is not None:
         trainer.recorder = RunRecorder(target, trainer.settings.checkpoints_kept, is_resumed=is_continued)
-        if is_continued and trainer.environment_steps:
+        if is_continued:
             trainer.recorder.resumed(trainer)
     return trainer
 

@@ -58,7 +58,8 @@ class RunRecorder:
         for table in (self._table, self._evaluations):
             table.drop_after(trainer.environment_steps)
         self._events.drop_after(trainer.environment_steps)
-        self._saved = _progress(trainer)
+        # At the beginning there may be no checkpoint yet.
+        self._saved = _progress(trainer) if trainer.environment_steps else None
 
     def start(self, trainer: Trainer) -> None:
         """Makes the folder, unless it is in use by this run already, and writes what is known before training, once.

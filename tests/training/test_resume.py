@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ppo_agent
 from ppo_agent import train
 from ppo_agent.checkpoint.store import CheckpointStore, Loaded, load
 from ppo_agent.training.metrics_table import COLUMNS
@@ -90,6 +91,27 @@ def test_a_resumed_run_is_equal_bit_by_bit(name: str, tmp_path: Path) -> None:
     go_back(tmp_path / "whole", tmp_path / "resumed")
     run(tmp_path / "resumed", "--resume", *(flag for flag in SMALL if "eval" in flag or "checkpoint" in flag))
     assert_equal_runs(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_a_run_that_was_killed_before_its_second_checkpoint_has_no_row_twice(tmp_path: Path) -> None:
+    settings = {"collect_steps_per_iteration": 16, "num_environments": 2, "minibatch_size": 16, "num_epochs": 1,
+                "actor_fc_layers": (4,), "value_fc_layers": (4,), "num_eval_episodes": 1, "checkpoints_kept": 9,
+                "checkpoint_interval": 1, "jit_compile": False}  # fmt: skip
+    with ppo_agent.Trainer("CartPole-v1", seed=3, root_dir=tmp_path, preset="none", **settings) as trainer:
+        trainer.train(96)
+    for path in (tmp_path / "checkpoints").iterdir():
+        if load(path).manifest.step:
+            shutil.rmtree(path)
+    evaluations = (tmp_path / "evaluations.csv").read_text().splitlines()
+    assert len(evaluations) == 2
+    with ppo_agent.Trainer.load(tmp_path, root_dir=tmp_path) as trainer:
+        assert trainer.environment_steps == 0
+        trainer.train(64)
+        iterations = trainer.loop.tally.iterations
+    steps = [int(row["environment_steps"]) for row in rows_of(tmp_path)]
+    assert len(steps) == iterations > 1
+    assert steps == sorted(set(steps))
+    assert len((tmp_path / "evaluations.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow
