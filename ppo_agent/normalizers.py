@@ -18,6 +18,11 @@ _EXACT_IN_FLOAT32 = (
     tf.float32, tf.float16, tf.bfloat16, tf.bool, tf.int8, tf.uint8, tf.int16, tf.uint16,
 )  # fmt: skip
 
+# Float64 does not hold each of their values.
+_LONG = (tf.int64, tf.uint64)
+# The difference of two numbers up to it is in the range of int64.
+_LARGEST_WHOLE = 2.0**62
+
 
 class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
     """TF-Agents' normaliser by the mean and variance of all it has seen, for any dtype and any number of rows.
@@ -122,8 +127,7 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
             return tf.cast(value, mean.dtype) * scale
         if value.dtype in _EXACT_IN_FLOAT32:
             return (tf.cast(value, mean.dtype) - mean) * scale - tf.cast(carry, mean.dtype) * scale
-        distance = tf.cast(value, tf.float64) - tf.cast(mean, tf.float64) - carry
-        return tf.cast(distance, mean.dtype) * scale
+        return tf.cast(_distance(value, mean) - carry, mean.dtype) * scale
 
     def _update_ops(self, tensors: Sequence[tf.Tensor], outer_dims: tuple[int, ...]) -> list[tf.Operation]:
         del outer_dims
@@ -136,7 +140,7 @@ class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
         """Merges rows [n, ...] of all replicas into the i-th leaf's statistics, component by component."""
         variables = (self._count[i], self._avg[i], self._avg_carry[i], self._m2[i], self._m2_carry[i])
         before = Statistics(*(tf.cast(variable, tf.float64) for variable in variables))
-        after = merged(before, of_all_replicas(statistics_of(tf.cast(rows, tf.float64))))
+        after = merged(before, of_all_replicas(statistics_of(rows)))
         mean, m2 = tf.cast(after.mean + after.mean_carry, variables[1].dtype), tf.cast(after.m2, variables[3].dtype)
         values = (
             after.count,
@@ -172,15 +176,34 @@ class Statistics(NamedTuple):
 
 
 def statistics_of(rows: tf.Tensor) -> Statistics:
-    """Statistics of the finite entries of rows, float64 [n, ...]."""
-    is_finite, zeros = tf.math.is_finite(rows), tf.zeros_like(rows)
+    """Statistics of the finite entries of rows [n, ...] of any dtype of numbers."""
+    if rows.dtype not in _LONG:
+        rows = tf.cast(rows, tf.float64)
+    is_finite = tf.math.is_finite(tf.cast(rows, tf.float64))
+    zeros = tf.zeros_like(is_finite, tf.float64)
     count = tf.reduce_sum(tf.cast(is_finite, tf.float64), axis=0)
-    smallest = tf.reduce_min(tf.where(is_finite, rows, tf.float64.max), axis=0)
+    smallest = tf.reduce_min(tf.where(is_finite, rows, rows.dtype.max), axis=0)
     # From the smallest one, because a sum of large numbers loses their small differences.
-    distances = tf.where(is_finite, rows - smallest, zeros)
+    distances = tf.where(is_finite, _distance(rows, smallest), zeros)
     mean_distance = tf.math.divide_no_nan(tf.reduce_sum(distances, axis=0), count)
     m2 = tf.reduce_sum(tf.where(is_finite, tf.math.squared_difference(distances, mean_distance), zeros), axis=0)
-    return Statistics(count, smallest, mean_distance, m2, tf.zeros_like(m2))
+    mean = tf.cast(smallest, tf.float64)
+    return Statistics(count, mean, _distance(smallest, mean) + mean_distance, m2, tf.zeros_like(m2))
+
+
+def _distance(values: tf.Tensor, origin: tf.Tensor) -> tf.Tensor:
+    """`values - origin`, float64: of long integers too, of which float64 does not hold every one."""
+    start, whole = tf.cast(origin, tf.float64), origin
+    rough = tf.cast(values, tf.float64) - start
+    if values.dtype not in _LONG:
+        return rough
+    if origin.dtype.is_floating:
+        least = 0.0 if values.dtype == tf.uint64 else -_LARGEST_WHOLE
+        whole = tf.cast(tf.clip_by_value(start, least, _LARGEST_WHOLE), values.dtype)
+    rest = start - tf.cast(whole, tf.float64)
+    # The difference of larger ones could be beyond the range; of unsigned ones it is modulo 2^64.
+    is_exact = tf.maximum(tf.abs(start), tf.abs(tf.cast(values, tf.float64))) <= _LARGEST_WHOLE
+    return tf.where(is_exact, tf.cast(tf.cast(values - whole, tf.int64), tf.float64) - rest, rough)
 
 
 def of_all_replicas(own: Statistics) -> Statistics:

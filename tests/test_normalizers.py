@@ -102,14 +102,26 @@ def test_a_constant_becomes_0(constant, dtype):
 @pytest.mark.parametrize(
     ("dtype", "offset"),
     [(tf.int64, 1_700_000_000), (tf.int64, -1_700_000_000_000), (tf.int32, 2**31 - 100), (tf.float64, 1.7e9),
-     (tf.float32, 2.0**23), (tf.int64, 1_700_000_000_000_000), (tf.uint32, 2**32 - 100)],
+     (tf.float32, 2.0**23), (tf.int64, 1_700_000_000_000_000), (tf.uint32, 2**32 - 100),
+     (tf.int64, 1_700_000_000_123_456_789), (tf.int64, -(2**61) - 3), (tf.uint64, 1_700_000_000_123_456_789)],
 )  # fmt: skip
 def test_time_stamps_far_from_zero_keep_their_distances(dtype, offset):
-    stamps = np.arange(100) + offset
+    stamps = np.array([offset + i for i in range(100)], dtype.as_numpy_dtype)
     normalizer = updated(dtype, stamps[:1], stamps[1:40], stamps[40:])
     expected = (np.arange(100) - 49.5) / np.sqrt(np.arange(100).var() + 1e-3)
     for normalize in (normalizer.normalize, *(tf.function(normalizer.normalize, jit_compile=jit) for jit in (0, 1))):
         np.testing.assert_allclose(normalize(tf.constant(stamps, dtype)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [tf.int64, tf.uint64])
+def test_the_whole_range_of_long_integers(dtype):
+    """Where the difference of two is beyond the range itself."""
+    rows = np.array([dtype.max, dtype.min, dtype.max // 3, dtype.max // 5], dtype.as_numpy_dtype)
+    normalizer = updated(dtype, rows[:1], rows[1:])
+    exact = rows.astype(np.float64)
+    expected = (exact - exact.mean()) / exact.std()
+    for normalize in (normalizer.normalize, *(tf.function(normalizer.normalize, jit_compile=jit) for jit in (0, 1))):
+        np.testing.assert_allclose(normalize(tf.constant(rows, dtype)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_many_small_updates_far_from_zero_equal_one_large_one(rng):
