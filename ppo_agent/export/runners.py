@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ppo_agent.common.nest_checks import fits
 from ppo_agent.common.types import Array
 from ppo_agent.export import numpy_policy, sources
 
+# ONNX's names of NumPy's dtypes, where they differ.
+_ONNX_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"} | {
+    f"tensor({name})": name
+    for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+}
 # From inputs [B, ...] by name to outputs by name, as the SavedModel's signatures call them.
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -37,8 +43,17 @@ class SavedModelRunner:
         self._call, self._outputs = _as_one_operation(signatures, self.inputs)
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name."""
-        found = self._call([inputs[name] for name in self.inputs])
+        """Outputs by name.
+
+        Raises:
+            ValueError: the inputs are not what the policy takes.
+        """
+        try:
+            found = self._call([inputs[name] for name in self.inputs])
+        except (KeyError, ValueError, TypeError, tf.errors.OpError):
+            specs = {name: (spec.shape, spec.dtype.name) for name, spec in self.inputs.items()}
+            _check_inputs(inputs, specs)
+            raise
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, found, strict=True)}
 
     def initial_state(self, batch_size: int) -> dict[str, Array]:
@@ -73,6 +88,29 @@ def _as_one_operation(
     return call, sorted(traced.structured_outputs)
 
 
+def _check_inputs(inputs: Mapping[str, Array], specs: Mapping[str, tuple[Any, str]]) -> None:
+    """Says in one sentence what is wrong with the inputs that a policy could not be run with, if it is they.
+
+    Args:
+        inputs: arrays by name.
+        specs: shape with the batch dimension, and dtype, by name.
+
+    Raises:
+        ValueError: one is missing, or of another shape or dtype.
+    """
+    if missing := sorted(set(specs) - set(inputs)):
+        raise ValueError(f"{missing[0]} is missing, expected arrays for {', '.join(specs)}.")
+    for name, (shape, dtype) in specs.items():
+        # Sizes that are not known are None, -1 or a name.
+        array, inner = np.asarray(inputs[name]), [n if isinstance(n, int) and n >= 0 else None for n in list(shape)[1:]]
+        if array.dtype != dtype or array.ndim != len(inner) + 1 or not fits(array.shape[1:], inner):
+            expected = ", ".join(["B", *map(str, inner)])
+            raise ValueError(
+                f"{name} is of shape {array.shape} and dtype {array.dtype}, expected [{expected}] with a batch "
+                f"dimension in front and dtype {dtype}."
+            )
+
+
 def tflite_runner(file: Path, outputs: tuple[str, ...] = ("action", "distribution")) -> Runner:
     """Runs a TFLite file on one thread; by the package ai-edge-litert, where there is none by TensorFlow."""
     interpreter = _interpreter(file)
@@ -80,8 +118,14 @@ def tflite_runner(file: Path, outputs: tuple[str, ...] = ("action", "distributio
     runners = [interpreter.get_signature_runner(name) for name in names]
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return {name: value for runner in runners for name, value in runner(**inputs).items()}
+        try:
+            return {name: value for runner in runners for name, value in runner(**inputs).items()}
+        except (ValueError, TypeError, RuntimeError):
+            specs = {name: (x["shape_signature"].tolist(), np.dtype(x["dtype"]).name) for name, x in details.items()}
+            _check_inputs(inputs, specs)
+            raise
 
+    details = {name: x for runner in runners for name, x in runner.get_input_details().items()}
     return run
 
 
@@ -113,7 +157,16 @@ def onnx_runner(file: Path, outputs: tuple[str, ...] = ("action", "distribution"
     state = "next_policy_state"
     names = [o.name for o in session.get_outputs() if o.name.startswith((*outputs, state))]
     plain = [name.removeprefix("next_") for name in names]
-    return lambda inputs: dict(zip(plain, session.run(names, dict(inputs)), strict=True))
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            return dict(zip(plain, session.run(names, dict(inputs)), strict=True))
+        except Exception:  # Each kind of onnxruntime's derives from Exception alone.
+            _check_inputs(inputs, specs)
+            raise
+
+    specs = {i.name: (i.shape, _ONNX_DTYPES.get(i.type, i.type)) for i in session.get_inputs()}
+    return run
 
 
 def numpy_runner(directory: Path, outputs: tuple[str, ...] = ("action", "distribution")) -> Runner:
@@ -121,4 +174,13 @@ def numpy_runner(directory: Path, outputs: tuple[str, ...] = ("action", "distrib
     whole = numpy_policy.NumpyPolicy(directory)
     names = [name for name in whole.document["outputs"] if name.startswith((*outputs, "policy_state"))]
     policy = numpy_policy.NumpyPolicy(directory, names)
-    return lambda inputs: policy(**inputs)
+    specs = {name: (spec["shape"], spec["dtype"]) for name, spec in whole.document["inputs"].items()}
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            return policy(**inputs)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+            _check_inputs(inputs, specs)
+            raise
+
+    return run

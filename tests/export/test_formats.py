@@ -1,6 +1,7 @@
 """Every format computes what the SavedModel does, for every kind of policy and any batch size."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import util
@@ -185,6 +186,25 @@ def test_policies_without_a_distribution(format_name: str, tmp_path: Path) -> No
     if format_name != "tflite":
         with pytest.raises(UnsupportedError, match="Random"):
             FORMATS[format_name].export(policy, tmp_path / "exported")
+
+
+@pytest.mark.parametrize("name", ["saved_model", *OTHERS])
+def test_what_a_policy_does_not_take_is_one_sentence(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    if name not in ("saved_model", *available()):
+        pytest.skip("its packages are not installed")
+    policy = policy_kinds.make("discrete", rng)
+    FORMATS[name].export(policy, tmp_path / "policy")
+    run, right = FORMATS[name].load(tmp_path / "policy"), rng.normal(size=[3, 4]).astype(np.float32)
+    expected = "expected [B, 4] with a batch dimension in front and dtype float32."
+    for wrong in (right[0], right[:, :3], right[None], np.array("up"), np.array([["1", "2", "3", "4"]])):
+        if name in ("tflite", "numpy") and wrong.shape in ((4,), (1, 3, 4)):
+            continue  # These two take a single observation for what it is, and more batch dimensions.
+        found = f"observation is of shape {wrong.shape} and dtype {wrong.dtype}, "
+        with pytest.raises(ValueError, match=f"^{re.escape(found + expected)}$"):
+            run({"observation": wrong})
+    with pytest.raises(ValueError, match=r"^observation is missing, expected arrays for observation\.$"):
+        run({"observations": right})
+    assert run({"observation": right})["action"].shape == (3,)
 
 
 def test_missing_packages_are_named(
