@@ -31,7 +31,7 @@ KINDS = {
     "CNN, 84x84x4": ["--env_name=ALE/Pong-v5", "--total_environment_steps=2048"],
 }
 # An episode of Pong takes a thousand steps.
-NUM_EPISODES = dict.fromkeys(KINDS, 20) | {"CNN, 84x84x4": 4}
+NUM_EPISODES = dict.fromkeys(KINDS, 20) | {"CNN, 84x84x4": 2}
 FIELDS = (
     "kind", "format", "call", "size_bytes", "p50_us_batch_1", "p99_us_batch_1", "p50_us_batch_64", "p99_us_batch_64",
     "max_relative_difference", "differing_actions", "eval_return_mean", "saved_model_eval_return_mean",

@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[Any, Any, Callable[[], dict[str, Any]]]] = {
     "image": (IMAGE, DISCRETE, dict),
     "lstm": (VECTOR, DISCRETE, lambda: {"memory": LSTMMemory(7)}),
     "gru": (VECTOR, BOX, lambda: {"memory": GRUMemory(7)}),
+    "masked_nested": (masked(12), {"gear": DISCRETE, "wheels": [BOX, MULTI_DISCRETE]}, dict),
     "masked_gru": (masked(3), DISCRETE, lambda: {"memory": GRUMemory(5)}),
 }
 
@@ -70,7 +71,7 @@ def sample(spec: Any, rng: np.random.Generator, batch_size: int) -> Any:
     nest = tf.nest.map_structure(lambda leaf: _sample(leaf, rng, batch_size), spec)
     if isinstance(spec, dict) and "action_mask" in spec:
         mask = nest["action_mask"]
-        mask[:, [1, 2, 5, 8] if mask.shape[1] == 9 else [2]] = True
+        mask[:, {3: [2], 9: [1, 2, 5, 8], 12: [2, 4, 5, 8, 11]}[mask.shape[1]]] = True
     return nest
 
 

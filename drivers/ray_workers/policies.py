@@ -52,12 +52,12 @@ def initial_state(policy: tf_policy.TFPolicy, num_environments: int) -> Nest:
 
 
 def _example(policy: tf_policy.TFPolicy, num_environments: int) -> tuple[ts.TimeStep, Nest]:
-    """A time step and a policy state as the policy takes them."""
+    """A time step and a policy state as the policy takes them: ones, so that masks allow everything."""
 
     def array(spec: Any) -> Array:
-        low, high = getattr(spec, "minimum", 0), getattr(spec, "maximum", 0)
+        low, high = getattr(spec, "minimum", 1), getattr(spec, "maximum", 1)
         shape = (num_environments, *spec.shape)
-        return np.broadcast_to(np.clip(0, low, high), shape).astype(spec.dtype.as_numpy_dtype)
+        return np.broadcast_to(np.clip(1, low, high), shape).astype(spec.dtype.as_numpy_dtype)
 
     spec = host_calls.plain(policy.time_step_spec)
     return tf.nest.map_structure(array, spec), initial_state(policy, num_environments)

@@ -120,7 +120,7 @@ class RayDriver(driver.Driver):
         self._max_restarts, self._time_limit_s = max_restarts, worker_time_limit_s
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
         self._shipped = policies.ship(policy, each)
-        self._pack_steps = array_nests.packer(policy.time_step_spec)
+        self._pack_steps = array_nests.packer(host_calls.plain(policy.time_step_spec))
         self._pack_taken = array_nests.packer(self._shipped.structure)
         step_spec = policy.policy_step_spec
         self._dtypes = [

@@ -91,6 +91,11 @@ ENCODERS = {
     "softsign": lambda: [tf.nn.softsign],
     "arithmetic": lambda: [lambda x: tf.concat([tf.square(x), tf.math.log1p(tf.abs(x)), tf.math.expm1(x)], -1)],
     "shapes": lambda: [lambda x: tf.reduce_max(tf.stack([x[:, ::2], x[:, -2:]], axis=1), axis=2)],
+    "ellipsis": lambda: [
+        lambda x: tf.concat(
+            [x[..., 1:3], x[..., -1:], x[:, tf.newaxis, ..., ::2][..., 0, :], x[..., tf.newaxis, 2]], -1
+        )
+    ],
     "logits": lambda: [tf.nn.log_softmax, lambda x: tf.where(x != 0.0, x, -x), lambda x: tf.math.rsqrt(1.0 + x * x)],
     "products": lambda: [lambda x: tf.einsum("bi,bj->bij", x, x), lambda x: tf.reshape(x @ x, [-1, 16])],
 }

@@ -1,6 +1,7 @@
 """`rollout_workers`: a run whose environments are stepped by actors of Ray."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import space_environments
 
 from ppo_agent import Trainer
 from ppo_agent.drivers.ray_workers import cluster
@@ -63,6 +65,23 @@ def test_runs_are_equal_and_a_saved_one_continues(connected, tmp_path):
         assert trainer.environment_steps > before
         assert np.isfinite(parameters(trainer)).all()
         assert trainer.predict(np.zeros(4, np.float32))[0] in (0, 1)
+
+
+KINDS_OF_SPACES = [
+    (("dict", "tuple", True), {}),
+    pytest.param(("tuple", "multi", True), {"recurrent": True, "memory": "gru"}, marks=pytest.mark.slow),
+    pytest.param(("image", "box", False), {"squash_actions": True}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("kind", "given"), KINDS_OF_SPACES)
+def test_environments_of_all_kinds_of_spaces(connected, kind, given):
+    """Masks, nests, pictures and memory; the environments themselves check the actions."""
+    ray.cloudpickle.register_pickle_by_value(space_environments)
+    with Trainer(functools.partial(space_environments.AnySpaces, *kind), seed=1, **SMALL, **given) as trainer:
+        trainer.train(80)
+        assert trainer.environment_steps >= 80
+        assert np.isfinite(parameters(trainer)).all()
 
 
 class Dying(gym.Wrapper):

@@ -244,11 +244,14 @@ def _parts(reader: Reader, operation: tf.Operation) -> dict[int, tuple[int, int,
     """Start, end and step by axis of a slice."""
     names = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
     masks = {name: operation.get_attr(f"{name}_mask") for name in names}
-    if masks["ellipsis"]:
-        raise UnsupportedError("the policy holds a StridedSlice with an ellipsis, expected one without.")
     sizes = _shape(operation.inputs[0])
     found: dict[int, Any] = {}
-    for i, bounds in enumerate(zip(*(_axes(reader, t) for t in operation.inputs[1:]), strict=True)):
+    entries = list(zip(*(_axes(reader, t) for t in operation.inputs[1:]), strict=True))
+    for i, bounds in enumerate(entries):
+        if masks["ellipsis"] >> i & 1:
+            behind = sum(not masks["new_axis"] >> j & 1 for j in range(i + 1, len(entries)))
+            found |= {axis: (0, sizes[axis], 1) for axis in range(len(found), len(sizes) - behind)}
+            continue
         if masks["new_axis"] >> i & 1:
             continue
         begin, end, step = bounds

@@ -190,6 +190,39 @@ def test_a_worker_that_hangs_is_killed_and_restarted(tmp_path):
     assert len(seen) == 40
 
 
+class Scored(gym.Wrapper):
+    """Ends after 3 to 6 steps, and tells then how many there were and whether that is even."""
+
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+        self._count, self._length = 0, 0
+
+    def reset(self, **keywords):
+        found = super().reset(**keywords)
+        self._count, self._length = 0, int(self.unwrapped.np_random.integers(3, 7))
+        return found
+
+    def step(self, action):
+        self._count += 1
+        observation, *_ = super().step(action)
+        ends = self._count == self._length
+        info = {"is_success": self._count % 2 == 0, "steps": self._count} if ends else {"steps": 100}
+        return observation, 1.0, False, ends, info
+
+
+def test_infos_of_episodes_that_end_in_workers_arrive():
+    statistics = EpisodeStatistics()
+    agent, keywords = make_agent(), {"num_workers": 2, "num_environments": 4, "seed": 2, "num_steps": 100}
+    with RayDriver(Scored, agent.collect_policy, [statistics], **keywords) as driver:
+        for _ in range(2):
+            driver.run()
+            lengths = np.array(statistics.pop()[1])
+            expected = {"is_success": np.mean(lengths % 2 == 0), "steps": np.mean(lengths)}
+            assert len(lengths) > 10
+            assert driver.pop_episode_infos() == pytest.approx(expected)
+        assert driver.pop_episode_infos() == {}
+
+
 class Failing(gym.Wrapper):
     def __init__(self):
         super().__init__(gym.make("CartPole-v1"))
