@@ -244,7 +244,7 @@ class Trainer(TrainerState):
 
     @contextlib.contextmanager
     def _evaluation_env(self, like: EnvLike, num_episodes: int) -> Iterator[tf_environment.TFEnvironment]:
-        if like is not self._env_like or run_environments.is_recipe(like):
+        if like is not self._env_like or named_environments.is_recipe(like):
             with run_environments.for_evaluation(like, num_episodes, self.settings, self.seed) as env:
                 yield env
             return

@@ -72,7 +72,7 @@ def make_remote_environments(env_name: EnvLike, num_environments: int) -> Remote
     own = isinstance(env_name, str) and (
         env_name in _IN_TENSORFLOW or env_name.startswith((ATARI_PREFIX, envpool.PREFIX))
     )
-    if own or not (isinstance(env_name, str) or callable(env_name)) or hasattr(env_name, "step"):
+    if own or not is_recipe(env_name):
         raise ValueError(
             f"env_name is {env_name!r}, expected an id of gymnasium's or a callable with rollout_workers: they do not "
             "step environments that are vectorised by themselves."
@@ -84,6 +84,11 @@ def make_remote_environments(env_name: EnvLike, num_environments: int) -> Remote
     except ImportError as error:
         raise ValueError(str(error)) from error
     return RemoteEnvironments(env_name, num_environments)
+
+
+def is_recipe(like: EnvLike) -> bool:
+    """Whether environments are made from this, an id or a callable, a class for instance, rather than given ready."""
+    return isinstance(like, (str, type)) or (callable(like) and not hasattr(like, "step"))
 
 
 def gymnasium_name(env_name: str) -> str:

@@ -56,7 +56,7 @@ def for_evaluation(
     Raises:
         ValueError: as `for_training`.
     """
-    if not is_recipe(like):
+    if not named_environments.is_recipe(like):
         yield named_environments.make_training_environment(like, num_environments=1, seed=seed)
         return
     name = named_environments.gymnasium_name(like) if isinstance(like, str) else like
@@ -65,11 +65,6 @@ def for_evaluation(
         name, num_environments=size, seed=seed + EVALUATION_SEED_OFFSET, **settings.limits
     ) as env:
         yield env
-
-
-def is_recipe(like: EnvLike) -> bool:
-    """Whether environments are made from this, an id or a callable, rather than given ready."""
-    return isinstance(like, str) or (callable(like) and not hasattr(like, "step"))
 
 
 def check_fit(env: tf_environment.TFEnvironment, agent: PPOAgent) -> None:
