@@ -138,8 +138,8 @@ def test_classes_of_environments_are_recipes():
             super().__init__(gym.make("CartPole-v1"))
 
     assert [named_environments.is_recipe(like) for like in (Own, Own(), "CartPole-v1")] == [True, False, True]
-    with named_environments.make_remote_environments(Own, 2) as env:
-        assert (env.batch_size, env.observation_spec().shape) == (2, (4,))
+    env = named_environments.make_remote_environments(Own, 2)
+    assert (env.batch_size, env.observation_spec().shape) == (2, (4,))
 
 
 @pytest.mark.parametrize("env", ["TFCartPole", "envpool:CartPole-v1", "ALE/Pong-v5"])
