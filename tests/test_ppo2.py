@@ -93,6 +93,10 @@ def _without_compilation():
         yield
 
 
+# Four iterations of 64 steps, and room for what boundary rows take of the last one.
+TOTAL = 300
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A trainer with an argument for each of PPO2's, trained; and its folder."""
@@ -100,7 +104,7 @@ def run(tmp_path_factory):
     keywords = {name: value for part in KEYWORDS.values() for name, value in part.items()}
     histograms = callbacks.HistogramCallback(folder / "histograms", every=64)
     with Trainer(
-        "CartPole-v1", root_dir=folder / "PPO2_1", num_environments=2, preset="none", total_environment_steps=256,
+        "CartPole-v1", root_dir=folder / "PPO2_1", num_environments=2, preset="none", total_environment_steps=TOTAL,
         num_eval_episodes=1, callbacks=[histograms], debug_summaries=True, **keywords,
     ) as trainer:  # fmt: skip
         trainer.train()
@@ -147,7 +151,7 @@ def last(trainer, first):
     """A linear schedule's value in the last iteration, whose start is what counts."""
     steps = len(trainer.recorder._table.read()["environment_steps"])
     before = trainer.recorder._table.read()["environment_steps"][steps - 2]
-    return make_schedule("linear", first)(before / 256)
+    return make_schedule("linear", first)(before / TOTAL)
 
 
 @pytest.mark.parametrize("argument", CONSTRUCTOR)
