@@ -23,6 +23,10 @@ class OptunaPruning(Callback):
     `Trainer.train` raises `optuna.TrialPruned` then. Evaluations are made every `eval_interval` iterations; with
     `on_episodes`, the mean return of the last 100 training episodes is reported after every iteration instead.
 
+    Pruners compare trials at equal steps alone, and environment steps differ a little from trial to trial. So a report
+    counts for the nearest of equal shares of the training: with four evaluations, a quarter of its environment steps,
+    half, three quarters and all.
+
     Args:
         trial: an `optuna.Trial`.
         on_episodes: report training episodes.
@@ -31,23 +35,35 @@ class OptunaPruning(Callback):
     def __init__(self, trial: Any, *, on_episodes: bool = False) -> None:
         self._pruned = _needed("optuna", "OptunaPruning").TrialPruned
         self.passes = (self._pruned,)
-        self._trial, self._on_episodes = trial, on_episodes
+        self._trial, self._on_episodes, self._last_step = trial, on_episodes, 0
 
     def on_update_end(self, trainer: Trainer) -> None:
         """Reports the training episodes."""
         if self._on_episodes and not math.isnan(trainer.mean_return):
-            self._report(trainer.mean_return, trainer.environment_steps)
+            self._report(trainer, trainer.mean_return, trainer.environment_steps)
 
     def on_evaluation(self, trainer: Trainer) -> None:
         """Reports the evaluation."""
         if not self._on_episodes:
             steps, found = trainer.evaluations[-1]
-            self._report(found.mean, steps)
+            self._report(trainer, found.mean, steps)
 
-    def _report(self, value: float, step: int) -> None:
+    def _report(self, trainer: Trainer, value: float, steps: int) -> None:
+        step = self._nominal(trainer, steps)
+        if step <= self._last_step:
+            return
+        self._last_step = step
         self._trial.report(value, step)
         if self._trial.should_prune():
-            raise self._pruned(f"mean return {value:.4g} after {step} environment steps")
+            raise self._pruned(f"mean return {value:.4g} after {steps} environment steps")
+
+    def _nominal(self, trainer: Trainer, steps: int) -> int:
+        """The environment steps that a report counts for, the same in trials with other iterations."""
+        settings, target = trainer.settings, trainer.target_steps
+        of_an_iteration = settings.steps_per_iteration or steps / trainer.loop.tally.iterations
+        of_a_report = of_an_iteration * (1 if self._on_episodes else max(1, settings.eval_interval))
+        unit = target / max(1, round(target / of_a_report))
+        return round(round(steps / unit) * unit)
 
 
 class _Tracker(Callback):

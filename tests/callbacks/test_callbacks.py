@@ -129,8 +129,40 @@ def test_a_trial_is_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     with make(eval_interval=1) as trainer:
         with pytest.raises(Pruned):
             trainer.train(1000, callbacks=[callbacks.OptunaPruning(trial)])
-        assert [step for _, step in reported] == [steps for steps, _ in trainer.evaluations]
+        assert [value for value, _ in reported] == [found.mean for _, found in trainer.evaluations]
+        assert [step for _, step in reported] == [40, 80]  # Of 25 iterations of 40 steps each, in 1,000.
         assert trainer.loop.tally.iterations == 2
+
+
+def test_trials_are_compared_though_their_steps_differ() -> None:
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=25_000)
+    )
+
+    def run(steps_of_an_iteration: int, interval: int, steps: list[int], mean: float) -> int:
+        """Reports evaluations of so many steps of 100,000, as a trainer does; returns how many there were."""
+        trial = study.ask()
+        callback = callbacks.OptunaPruning(trial)
+        settings = types.SimpleNamespace(steps_per_iteration=steps_of_an_iteration, eval_interval=interval)
+        trainer = types.SimpleNamespace(settings=settings, target_steps=100_000, evaluations=[])
+        for number, found in enumerate(steps, 1):
+            trainer.evaluations.append((found, types.SimpleNamespace(mean=mean)))
+            try:
+                callback.on_evaluation(trainer)
+            except optuna.TrialPruned:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                return number
+        study.tell(trial, mean)
+        return len(steps)
+
+    assert run(256, 97, [24_801, 49_630, 74_466, 99_300], 10.0) == 4
+    assert run(2048, 12, [24_012, 48_009, 72_031, 96_040], 20.0) == 4
+    assert run(512, 49, [25_040, 50_070, 75_100, 99_990], 30.0) == 4
+    assert all([*t.intermediate_values] == [25_000, 50_000, 75_000, 100_000] for t in study.trials)
+    assert run(1024, 24, [24_460, 48_950, 73_400, 97_800], 15.0) == 1
+    assert run(1024, 24, [24_460, 48_950, 73_400, 97_800], 21.0) == 4
 
 
 def test_trackers_get_everything(monkeypatch: pytest.MonkeyPatch) -> None:
