@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from ppo_agent.learner import optimizers
+from ppo_agent.learner import experience_values, optimizers
 
 KEYWORDS = {"importance_ratio_clipping": 0.2, "use_gae": True, "num_epochs": 1}
 NO_STEP = "experience has no step to learn from, expected at least one"
@@ -156,6 +156,22 @@ def test_components_of_a_multi_discrete_action(component, value, low, high):
         rf"^experience.action is {value} in component \[{component}\], expected a whole number from {low} to {high}"
     )
     assert_refused(agent, rows, message)
+
+
+@pytest.mark.parametrize("length", [1, 5, 340, 341, 342, 2000])
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64, tf.uint8])
+def test_every_component_of_every_row_is_looked_at(length, dtype, rng):
+    """NumPy reduces many rows at a time, and what is left."""
+    low, high = np.array([[1, 2], [3, 0]]), np.array([[4, 2], [9, 1]])
+    spec = discrete(dtype, low, high, (2, 2))
+    inside = rng.integers(low, high + 1, (2, length, 2, 2)).astype(dtype.as_numpy_dtype)
+    assert experience_values._is_inside(tf.constant(inside), spec)
+    for _ in range(20):
+        i, j = rng.integers(2, size=2)
+        wrong = inside.copy()
+        wrong[rng.integers(2), rng.integers(length), i, j] = rng.choice([high[i, j] + 1, max(0, low[i, j] - 1)])
+        expected = bool(((low <= wrong) & (wrong <= high)).all())
+        assert experience_values._is_inside(tf.constant(wrong), spec) == expected
 
 
 def test_a_leaf_of_a_nest_of_actions(rng):
