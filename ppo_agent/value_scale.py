@@ -58,11 +58,19 @@ class ValueScale(tf.Module):
         mask = mask & tf.math.is_finite(returns)
         is_any = replicas.total(tf.reduce_sum(tf.cast(mask, tf.float32))) > 0
         share = tf.where(is_any, tf.maximum(_RATE, 1.0 / (self._count + 1.0)), 0.0)
-        new_mean, new_variance = masking.masked_moments(returns, mask)
-        distance = new_mean - self._mean
-        variance = (1.0 - share) * (self._variance + share * distance**2) + share * new_variance
-        self._move_to(self._mean + share * distance, variance)
-        replicas.assign(self._count, self._count + tf.cast(share > 0, tf.float32))
+        mean, variance = self._averaged(returns, mask, tf.cast(share, tf.float64))
+        # Squares of finite returns can be too large for the variable, and would stay in it.
+        is_taken = (share > 0) & tf.math.is_finite(variance)
+        self._move_to(tf.where(is_taken, mean, self._mean), tf.where(is_taken, variance, self._variance))
+        replicas.assign(self._count, self._count + tf.cast(is_taken, tf.float32))
+
+    def _averaged(self, returns: Tensor, mask: Tensor, share: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The moments with those of an experience in them, computed in float64, of which `share` has its part."""
+        new_mean, new_variance = masking.masked_moments(tf.cast(returns, tf.float64), mask)
+        mean, variance = tf.cast(self._mean, tf.float64), tf.cast(self._variance, tf.float64)
+        distance = new_mean - mean
+        variance = (1.0 - share) * (variance + share * distance**2) + share * new_variance
+        return tf.cast(mean + share * distance, tf.float32), tf.cast(variance, tf.float32)
 
     def _move_to(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Changes the moments, and the layer the other way."""

@@ -44,6 +44,26 @@ def test_moments_are_an_average_and_predictions_stay(rng, offset):
     np.testing.assert_allclose(scale.denormalized(dense(features)), before, rtol=1e-4, atol=1e-4 + abs(offset) * 1e-6)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_returns_whose_squares_are_too_large_spoil_nothing(rng, jit_compile):
+    dense = layer(rng)
+    scale = ValueScale(dense)
+    update = tf.function(scale.update, jit_compile=jit_compile)
+    mask = tf.fill([6], True)
+    update(tf.fill([6], 1e20), mask)  # The square of the mean is, the variance is not.
+    assert float(scale.mean) == np.float32(1e20)
+    assert float(scale.std) == pytest.approx(1e-3)
+    kernel = dense.kernel.numpy()
+    update(tf.linspace(-3e38, 3e38, 6), mask)
+    assert float(scale.mean) == np.float32(1e20)
+    np.testing.assert_array_equal(dense.kernel, kernel)
+    small = ValueScale(layer(rng))
+    for _ in range(3):
+        small.update(tf.constant([-1e20, 1e20, 1e20]), mask[:3])
+        small.update(tf.constant([1.0, 2.0, 3.0]), mask[:3])
+    assert (float(small.mean), float(small.std)) == pytest.approx((2.0, np.sqrt(2 / 3)), rel=0.2)
+
+
 def test_nothing_that_counts_changes_nothing(rng):
     dense = layer(rng)
     scale, kernel = ValueScale(dense), dense.kernel.numpy()
