@@ -122,7 +122,8 @@ def _leaf(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
             found = f"of the shape {list(array.shape)}"
         except (ValueError, TypeError, OverflowError):
             found = f"{value!r:.60}"
-    raise ValueError(f"{name} is {found}, expected {dtype.name} of the shape {shape}.")
+    finite = ", all of it finite" if dtype.kind == "f" else ""
+    raise ValueError(f"{name} is {found}, expected {dtype.name} of the shape {shape}{finite}.")
 
 
 def _exact(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

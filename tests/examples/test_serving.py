@@ -89,7 +89,7 @@ def test_requests_that_do_not_fit_are_refused(rng: np.random.Generator, tmp_path
         assert (await client.get("/health")).json()["inputs"]["observation_action_mask"]["shape"] == [3]
         good = {"observation_observation": [0.0] * 4, "observation_action_mask": [True, False, False]}
         wrong = [
-            ({}, "observation_action_mask is missing, expected bool of the shape [3]"),
+            ({}, "observation_action_mask is missing, expected bool of the shape [3]."),
             ({**good, "observation_observation": [0.0] * 3}, "is of the shape [3], expected float32 of the shape [4]"),
             ({**good, "observation_observation": "far"}, "is 'far', expected float32 of the shape [4]"),
             ({**good, "observation_observation": [0.0, None, 0.0, 0.0]}, "is [0.0, None, 0.0, 0.0], expected float32"),
