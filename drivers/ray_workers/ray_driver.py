@@ -73,7 +73,8 @@ class RayDriver(driver.Driver):
         """Joins or starts Ray; the actors are made by the first run.
 
         Args:
-            env: A gymnasium id or a callable that makes a `gymnasium.Env`, which cloudpickle takes to the workers.
+            env: A gymnasium id, a callable that makes a `gymnasium.Env`, or a `factory.Vectorised`, which cloudpickle
+                takes to the workers.
             policy: Policy that fits the environment.
             observers: Callables that take a `Trajectory` of rows.
             transition_observers: Callables that take (time_step, policy_step, next_time_step).
@@ -107,7 +108,7 @@ class RayDriver(driver.Driver):
             raise ValueError(f"worker_time_limit_s is {worker_time_limit_s}, expected seconds, more than 0.")
         checked_seed = check_seed("seed", seed)
         start_seed = draw_seed() if checked_seed is None else checked_seed
-        with GymnasiumEnvironment(env, vectorization="sync") as single:
+        with GymnasiumEnvironment(env, vectorization="sync", invalid_steps=invalid_steps) as single:
             check_fit(single, policy)
             super().__init__(single, policy, list(observers or ()), list(transition_observers or ()))
             leaves = leaves_of(single.observation_spec())

@@ -8,6 +8,7 @@ are not clipped: the agent normalises them, and returns keep the game's units.
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any, cast
 
 import gymnasium as gym
@@ -29,6 +30,7 @@ def make_atari_env(env_id: str, num_environments: int, *, ends_with_life: bool =
     Returns:
         A vector environment of observations uint8 [84, 84, 4], the newest frame last, with next-step autoreset.
     """
+    importlib.import_module("ale_py")  # Registers the names.
     env = gym.make_vec(
         env_id,
         num_environments,

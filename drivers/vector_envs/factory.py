@@ -8,7 +8,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
@@ -19,7 +19,18 @@ from ppo_agent.common.environment_options import ATARI_PREFIX, VECTORIZATIONS
 from . import envpool, processes
 from .serial import RAISED, SerialVectorEnv, close_quietly
 
-EnvLike = str | Callable[..., gym.Env] | VectorEnv
+
+class Vectorised(NamedTuple):
+    """Makes environments that are stepped together in a form of their own, as many as are asked for.
+
+    Attributes:
+        make: From their number to a `VectorEnv`.
+    """
+
+    make: Callable[[int], VectorEnv]
+
+
+EnvLike = str | Callable[..., gym.Env] | VectorEnv | Vectorised
 
 # Extras of this package, by the modules that hold the environments.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari", "envpool": "envpool"}
@@ -46,7 +57,8 @@ def make_vector_env(
 
     Args:
         env: A gymnasium id (`module:Name-v0` included), `envpool:` and a name of EnvPool's, a callable that returns a
-            `gymnasium.Env`, a ready `VectorEnv`, which is returned as it is, or a ready EnvPool object.
+            `gymnasium.Env`, a `Vectorised`, whatever `vectorization` says, a ready `VectorEnv`, which is returned as it
+            is, or a ready EnvPool object.
         num_environments: How many copies.
         vectorization: One of `VECTORIZATIONS`. 'auto' is 'sync' for fewer than 4 environments and for a callable; else
             it takes the environment's own vectorised form if the registry has one with the same spaces, else 'async' on
@@ -65,6 +77,8 @@ def make_vector_env(
     if env_kwargs is not None and not isinstance(env_kwargs, Mapping):
         raise TypeError(f"env_kwargs is {env_kwargs!r}, expected a dict of keyword arguments.")
     kwargs = dict(env_kwargs or {})
+    if isinstance(env, Vectorised):
+        return env.make(num_environments)
     if envpool.is_envpool(env):
         env = _ready_pool(env, seed)
     if isinstance(env, VectorEnv):

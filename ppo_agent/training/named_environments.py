@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import Any
 
 import gymnasium
@@ -63,15 +64,13 @@ def make_remote_environments(env_name: EnvLike, num_environments: int) -> Remote
     """Makes what stands for environments in the workers of Ray.
 
     Args:
-        env_name: an id of gymnasium's or a callable.
+        env_name: an id of gymnasium's, Atari games among them, or a callable.
         num_environments: of all workers.
 
     Raises:
         ValueError: Ray is not installed, there is no such environment, or it is of no use for PPO or for workers.
     """
-    own = isinstance(env_name, str) and (
-        env_name in _IN_TENSORFLOW or env_name.startswith((ATARI_PREFIX, envpool.PREFIX))
-    )
+    own = isinstance(env_name, str) and (env_name in _IN_TENSORFLOW or env_name.startswith(envpool.PREFIX))
     if own or not is_recipe(env_name):
         raise ValueError(
             f"env_name is {env_name!r}, expected an id of gymnasium's or a callable with rollout_workers: they do not "
@@ -83,6 +82,10 @@ def make_remote_environments(env_name: EnvLike, num_environments: int) -> Remote
         cluster.load_ray()
     except ImportError as error:
         raise ValueError(str(error)) from error
+    if isinstance(env_name, str) and env_name.startswith(ATARI_PREFIX):
+        # A worker has one core.
+        games = functools.partial(atari.make_atari_env, env_name, ends_with_life=True, num_threads=1)
+        return factory.make_named(lambda: RemoteEnvironments(factory.Vectorised(games), num_environments), env_name)
     return RemoteEnvironments(env_name, num_environments)
 
 

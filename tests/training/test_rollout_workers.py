@@ -142,7 +142,13 @@ def test_classes_of_environments_are_recipes():
     assert (env.batch_size, env.observation_spec().shape) == (2, (4,))
 
 
-@pytest.mark.parametrize("env", ["TFCartPole", "envpool:CartPole-v1", "ALE/Pong-v5"])
+def test_atari_games_come_with_their_preprocessing():
+    pytest.importorskip("ale_py")
+    env = named_environments.make_remote_environments("ALE/Pong-v5", 2)
+    assert env.observation_spec().shape == (84, 84, 4)
+
+
+@pytest.mark.parametrize("env", ["TFCartPole", "envpool:CartPole-v1"])
 def test_environments_that_workers_do_not_step(env):
     with pytest.raises(ValueError, match="with rollout_workers: they do not step environments that are vectorised"):
         Trainer(env, preset="none", **SMALL)

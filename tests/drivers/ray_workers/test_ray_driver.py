@@ -1,3 +1,4 @@
+import functools
 import ipaddress
 import os
 import signal
@@ -22,6 +23,7 @@ from ppo_agent.drivers import (
     UniformReplayBuffer,
 )
 from ppo_agent.drivers.ray_workers import cluster
+from ppo_agent.drivers.vector_envs import atari, factory
 
 ray = pytest.importorskip("ray")
 
@@ -92,8 +94,14 @@ def test_two_executions_are_equal_to_the_last_bit_and_need_no_tensorflow():
     assert statistics.num_episodes == sum(int((x.next_step_type == 2).sum()) for x in one)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+# Pictures need TensorFlow in the workers.
+PONG = factory.Vectorised(functools.partial(atari.make_atari_env, "ALE/Pong-v5", ends_with_life=True, num_threads=1))
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", pytest.param(PONG, marks=pytest.mark.slow)])
 def test_workers_act_as_the_policy_does_and_environments_are_seeded_as_in_one_process(env):
+    if env is PONG:
+        pytest.importorskip("ale_py")
     agent = make_agent(env)
     rows = collect(agent, env, runs=1)[0][0]
     with GymnasiumEnvironment(env, num_environments=4, seed=5, vectorization="sync") as local:
