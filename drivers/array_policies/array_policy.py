@@ -16,11 +16,13 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common import host_calls
+from ppo_agent.common.checks import check_int
 from ppo_agent.common.limits import LARGEST_INT32
 from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest
 
 from .graph_call import GraphCall
+from .noise import checked_state
 from .numpy_program import NumpyProgram, numpy_program
 from .probes import probes
 from .seeded_actions import seeded_action
@@ -86,8 +88,15 @@ class ArrayPolicy:
         return {"seed": self._seed, "count": self._count, "noise": noise}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues with the random numbers from where `get_state` was called."""
-        self._seed, self._count, self._noise = state["seed"], state["count"], dict(state["noise"])
+        """Continues with the random numbers from where `get_state` was called.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError, OverflowError: It is no such state; nothing is changed.
+        """
+        seed, count = (check_int(name, state[name], at_least=0) for name in ("seed", "count"))
+        # Checked now, although most of it is needed at the first step.
+        noise = {str(int(size)): checked_state(drawn) for size, drawn in state["noise"].items()}
+        self._seed, self._count, self._noise = seed, count, noise
         for batch_size in list(self._programs):
             if str(batch_size) in self._noise:
                 self._continue(batch_size, self._programs[batch_size])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_agent.common.checks import check_int
 from ppo_agent.common.types import Array
 
 # Random numbers are drawn in blocks of at most this many steps and this many numbers.
@@ -47,6 +48,22 @@ class NoiseBlocks:
         """Draws the blocks that another object of the same forms had when its state was read."""
         self._generator.bit_generator.state = state
         self.draw()
+
+
+def checked_state(state: Any) -> dict[str, Any]:
+    """Returns what a program of NumPy operations is to take as its state, if it can.
+
+    Args:
+        state: Of the generator, and the position in its blocks.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: It cannot.
+    """
+    np.random.default_rng(0).bit_generator.state = state["generator"]
+    position = check_int("position", state["position"], at_least=0)
+    if position > _BLOCK_STEPS:
+        raise ValueError(f"position is {position}, expected at most {_BLOCK_STEPS}.")
+    return state
 
 
 def _draw(generator: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Array:

@@ -40,7 +40,7 @@ def decode(code: Any) -> Nest:
     """
     try:
         return _decode(code)
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"specs: {type(error).__name__}: {error}, expected what encode returns.") from error
 
 
@@ -64,4 +64,7 @@ def _decode(code: Any) -> Nest:
         )
         for b in ("minimum", "maximum")
     ]
+    for bound in bounds:
+        if np.broadcast_shapes(bound.shape, tuple(shape)) != tuple(shape):
+            raise TypeError(f"found bounds of shape {bound.shape} for {shape}")
     return tensor_spec.BoundedTensorSpec(shape, dtype, *bounds, name)

@@ -178,7 +178,7 @@ class TrainingCheckpoint:
                 parts[name].set_state(before[name])
             raise UnusableStateError(
                 f"{loaded.path} holds a state of the part {changed[-1]} that does not fit: {type(error).__name__}: "
-                f"{error}."
+                f"{str(error).rstrip('.')}."
             ) from error
         # Names, shapes and dtypes were compared.
         for name, variable in variables.items():

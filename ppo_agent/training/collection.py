@@ -11,6 +11,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import Trajectory
 
+from ppo_agent.common.checks import check_int
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
     DynamicStepDriver,
@@ -142,7 +143,7 @@ class Collector:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues from where `get_state` was called."""
-        self.last_steps = state["last_steps"]
+        self.last_steps = check_int("last_steps", state["last_steps"], at_least=0)
         self._driver.set_state(state["driver"])
         self._time_step = self._policy_state = None
         if state["time_step"] is not None:

@@ -9,9 +9,18 @@ import helpers
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_agents.specs import tensor_spec
 
-from ppo_agent.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore, TrainingCheckpoint, manifest
+from ppo_agent.checkpoint import (
+    CheckpointError,
+    CheckpointMismatchError,
+    CheckpointStore,
+    TrainingCheckpoint,
+    manifest,
+    spec_codes,
+)
 from ppo_agent.drivers import EpisodeStatistics
+from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 
 
 def write_all(path: Path, **changes) -> None:
@@ -130,6 +139,46 @@ def test_a_state_that_does_not_fit_changes_nothing(state, tmp_path: Path) -> Non
     after, states_after = checkpoint.snapshot()
     assert states == states_after
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+@pytest.mark.parametrize("shape", [[], [2]])
+@pytest.mark.parametrize("bound_shape", [-1, [1, 1], [3]])
+def test_bounds_that_do_not_fit_their_spec_are_refused(shape, bound_shape) -> None:
+    code = spec_codes.encode(tensor_spec.BoundedTensorSpec(shape, tf.float32, 0, 1))
+    assert spec_codes.decode(code).shape == shape
+    size = int(np.prod(np.abs(bound_shape)))
+    code["spec"].update(maximum=[1.0] * size, maximum_shape=bound_shape)
+    if shape == [2] and bound_shape == -1:
+        spec_codes.decode(code)  # One bound for both.
+        return
+    with pytest.raises(ValueError, match="expected what encode returns"):
+        spec_codes.decode(code)
+
+
+GENERATOR = {"bit_generator": "PCG64", "state": {"state": 1, "inc": 3}, "has_uint32": 0, "uinteger": 0}
+GOOD = {"seed": 1, "count": 0, "noise": {"2": {"generator": GENERATOR, "position": 5}}}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"seed": "x"}, {"seed": -1}, {"count": None}, {"count": 1.5}, {"noise": []}, {"noise": {"two": {}}},
+        {"noise": {"2": "\n"}}, {"noise": {"2": {"generator": GENERATOR, "position": -1}}},
+        {"noise": {"2": {"generator": GENERATOR, "position": 10**6}}},
+        {"noise": {"2": {"generator": {**GENERATOR, "state": 5}, "position": 0}}},
+        {"noise": {"2": {"generator": {**GENERATOR, "state": {"state": -1, "inc": 3}}, "position": 0}}},
+        {"noise": {"2": {"generator": {**GENERATOR, "bit_generator": "MT19937"}, "position": 0}}},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_random_numbers_of_a_policy_are_checked_before_they_are_needed(state) -> None:
+    policy = ArrayPolicy(helpers.make_agent().collect_policy, seed=7)
+    policy.set_state(GOOD)
+    before = policy.get_state()
+    assert before == GOOD
+    with pytest.raises((AttributeError, KeyError, TypeError, ValueError, OverflowError)):
+        policy.set_state({**GOOD, **state})
+    assert policy.get_state() == before
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
