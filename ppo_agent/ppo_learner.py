@@ -13,7 +13,7 @@ from tf_agents.utils import common
 
 from ppo_agent import update_methods
 from ppo_agent.agent import PPOAgent
-from ppo_agent.common import seeds
+from ppo_agent.common import limits, seeds
 from ppo_agent.common.types import Tensor
 from ppo_agent.learner.compilation import CompiledUpdate
 
@@ -81,7 +81,7 @@ class PPOLearner(ppo_learner.PPOLearner):
         return _trains_in_single_steps(agent) and bool(self._minibatch_size or self._num_samples == 1)
 
     def _make_update(self) -> CompiledUpdate:
-        seed = tf.Variable(seeds.draw_seed(seeds.LARGEST_INT64), trainable=False, dtype=tf.int64, name="shuffle_seed")
+        seed = tf.Variable(seeds.draw_seed(limits.LARGEST_INT64), trainable=False, dtype=tf.int64, name="shuffle_seed")
         config = dataclasses.replace(
             self._agent._config, num_epochs=self._num_epochs, minibatch_size=self._minibatch_size or None
         )
