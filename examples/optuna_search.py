@@ -15,6 +15,7 @@ import ppo_agent  # Before tensorflow: it chooses the Keras that TF-Agents needs
 from ppo_agent.callbacks import OptunaPruning
 from ppo_agent.training import preset_files
 
+import numpy as np
 import optuna
 from absl import app, flags
 
@@ -74,14 +75,17 @@ def objective(trial: optuna.Trial) -> float:
 def make_study(seed: int) -> optuna.Study:
     """The search in the SQLite file, a new one if there is none."""
     storage = optuna.storages.RDBStorage(f"sqlite:///{FLAGS.storage}", heartbeat_interval=HEARTBEAT_S)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=FLAGS.env_name,
         storage=storage,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=FLAGS.total_environment_steps // 4),
         load_if_exists=True,
     )
+    # A search that continues draws on, instead of drawing its first trials again.
+    of_sampler = np.random.SeedSequence([seed, len(study.get_trials(deepcopy=False))]).generate_state(1)
+    study.sampler = optuna.samplers.TPESampler(seed=int(of_sampler[0]))
+    return study
 
 
 def search(study: optuna.Study) -> None:

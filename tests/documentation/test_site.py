@@ -1,5 +1,6 @@
 """The site: every public name has its place, tables say what the package says, pages are found."""
 
+import csv
 import dataclasses
 import importlib
 import importlib.util
@@ -11,7 +12,7 @@ import pytest
 
 import ppo_agent
 from ppo_agent.config import OTHER_KEYWORDS, PPOConfig
-from ppo_agent.training import metrics_table
+from ppo_agent.training import metrics_table, preset_files
 from ppo_agent.training.settings import Settings
 
 yaml = pytest.importorskip("yaml")
@@ -112,6 +113,15 @@ def test_workflow_has_every_stack_and_python() -> None:
     matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
     found = {(entry["python"], entry["stack"]) for entry in matrix["include"]}
     assert found == {("3.11", "tf221"), ("3.12", "tf221"), ("3.13", "tf221"), ("3.11", "tf215")}
+
+
+def test_the_preset_that_a_search_found_is_one() -> None:
+    preset = preset_files.read(DOCS / "search_lunar_lander.json")
+    assert "LunarLander-v3" in preset.source
+    rows = list(csv.DictReader((DOCS / "search_lunar_lander.csv").read_text().splitlines()))
+    best = max((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["return"]))
+    assert f"trial {best['trial']} of {len(rows)}, return {best['return']}" in preset.source
+    assert float(best["learning_rate"]) == pytest.approx(preset.settings["learning_rate"], rel=1e-3)
 
 
 def test_thirty_questions_are_answered_with_links_both_ways() -> None:

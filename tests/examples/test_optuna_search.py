@@ -43,4 +43,5 @@ def test_is_continued_by_several_processes(tmp_path: Path) -> None:
     trials = study(tmp_path).trials
     assert len(trials) >= 4
     assert trials[0].params == first.params
+    assert len({str(trial.params) for trial in trials}) == len(trials)  # None is tried again.
     assert all(trial.state.is_finished() for trial in trials)
