@@ -1,13 +1,29 @@
-"""Lines on standard error that a library in C++ writes and nobody needs."""
+"""Lines on standard error that a library writes and nobody needs."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps back the warnings of Python, and those that TensorFlow's modules log through absl."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

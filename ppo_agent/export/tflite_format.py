@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
+from ppo_agent.common import stderr_noise
 from ppo_agent.export import files, sources
 from ppo_agent.export.program.steps import UnsupportedError
 
@@ -42,7 +39,7 @@ def export_tflite(policy: sources.Source, file: str | os.PathLike[str], *, quant
 
 def _convert(directory: Path, quantize: bool) -> bytes:
     keys = list(sources.acting_signatures(tf.saved_model.load(str(directory))))
-    with _quiet():
+    with stderr_noise.without_warnings():  # What the converter says on its way.
         converter = tf.lite.TFLiteConverter.from_saved_model(str(directory), signature_keys=keys)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantize else []
@@ -59,17 +56,3 @@ def _reason(text: str) -> str:
     if names:
         return f"the policy holds {', '.join(names)}, expected built-in operations of TFLite only."
     return f"the policy cannot be converted to TFLite: {text.strip().splitlines()[0]}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what the converter says on its way."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

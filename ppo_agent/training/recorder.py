@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from ppo_agent.checkpoint import CheckpointError, CheckpointStore
+from ppo_agent.common import stderr_noise
 from ppo_agent.export import export_policy, export_policy_saver
 from ppo_agent.training.command_line import RunError, warn
 from ppo_agent.training.evaluation import Evaluation
@@ -163,7 +162,8 @@ class RunRecorder:
             with self._told("result.json"):
                 write_result()
             if guard.pending is None:
-                with _quiet(), self._told("policy_saver"):
+                # Names and types in TF-Agents' own format are as they have to be.
+                with stderr_noise.without_warnings(), self._told("policy_saver"):
                     export_policy_saver(policy, self.directory.policy_saver)
                 self._plot(trainer)
             with self._told("result.json"):
@@ -233,17 +233,3 @@ class RunRecorder:
 def _progress(trainer: Trainer) -> tuple[int, int]:
     """Changes whenever there is something new to save."""
     return trainer.environment_steps, len(trainer.loop.tally.evaluations)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what TensorFlow says about names and types in TF-Agents' own format, which is as it has to be."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
