@@ -1,6 +1,7 @@
 """Fixtures that all tests share; importing ppo_agent first lets it choose the Keras of TensorFlow."""
 
 import os
+import random
 import zlib
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def _seed(node_id: str) -> int:
 
 @pytest.fixture(autouse=True)
 def _seed_tensorflow(request: pytest.FixtureRequest) -> None:
-    """Gives each test its own seed, whatever ran before it in the same process."""
+    """Gives each test its own seed, whatever ran before it in the same process; Keras draws from Python's."""
     tf.random.set_seed(_seed(request.node.nodeid))
+    random.seed(_seed(request.node.nodeid))
 
 
 @pytest.fixture
