@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any
 
@@ -154,14 +153,14 @@ def _step_one(pair: tuple[py_environment.PyEnvironment, Nest]) -> ts.TimeStep:
     """`env.step(action)`, of which more than a third is finding out whether the step before was the last one."""
     env, action = pair
     before = env._current_time_step
-    if before is None or before.step_type == _LAST or not _steps_as_usual(type(env)) or "step" in vars(env):
+    if before is None or not _steps_as_usual(env) or before.step_type == _LAST:
         return env.step(action)
-    env._current_time_step = env._step(action)
-    return env._current_time_step
+    env._current_time_step = time_step = env._step(action)
+    return time_step
 
 
-@functools.cache
-def _steps_as_usual(kind: type[py_environment.PyEnvironment]) -> bool:
-    """Whether a class leaves it to `PyEnvironment` when to reset, and is for a single environment."""
-    usual = py_environment.PyEnvironment
-    return all(getattr(kind, name) is getattr(usual, name) for name in ("step", "should_reset", "batched"))
+def _steps_as_usual(env: py_environment.PyEnvironment) -> bool:
+    """Whether an environment leaves it to `PyEnvironment` when to reset, and is a single one."""
+    kind, usual = type(env), py_environment.PyEnvironment
+    has_usual_methods = kind.step is usual.step and kind.should_reset is usual.should_reset
+    return has_usual_methods and "step" not in vars(env) and not env.batched

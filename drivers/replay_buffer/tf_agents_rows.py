@@ -17,7 +17,7 @@ def writer_of(observer: Callable[..., Any]) -> Callable[[Nest], Any] | None:
 
     Subclasses and tables of the user's own may do more than that: they get row after row.
     """
-    buffer = getattr(observer, "__self__", None)
+    buffer: Any = getattr(observer, "__self__", None)
     if type(buffer) is not tf_uniform_replay_buffer.TFUniformReplayBuffer or observer.__name__ != "add_batch":
         return None
     has_usual_tables = all(type(part) is table.Table for part in (buffer._data_table, buffer._id_table))
