@@ -73,7 +73,9 @@ class SharedProgram:
         self._compiled.experimental_get_compiler_ir(*examples)(stage="hlo")
 
     def __call__(self, *arguments: Any) -> Any:
-        """Calls it with tensors as those that it was traced for."""
+        """Calls it with tensors as those it was traced for; eagerly only where TensorFlow runs all functions so."""
+        if tf.executing_eagerly():
+            return self._traced(*map(tf.convert_to_tensor, tf.nest.flatten(arguments)))
         return _launched(self._traced, _leaves(arguments))
 
 

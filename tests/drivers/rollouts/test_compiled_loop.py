@@ -209,6 +209,23 @@ def test_nothing_is_retraced_after_the_first_run(driver_class):
     assert env.traces == traces
 
 
+def test_functions_that_run_eagerly_give_the_same_rows():
+    """As `tf.config.run_functions_eagerly` is used to find errors."""
+    found = []
+    for eager in (False, True):
+        tf.random.set_seed(0)
+        env = TFCartPole(num_environments=4, seed=3)
+        policy = FreePolicy(
+            env, lambda x: tfp.distributions.Categorical(logits=tf.stack([x[:, 2], x[:, 1]], -1), dtype=tf.int64)
+        )
+        tf.config.run_functions_eagerly(eager)
+        try:
+            found.append(gathered(env, policy, DynamicStepDriver, True, num_steps=60)[0])
+        finally:
+            tf.config.run_functions_eagerly(False)
+    assert_equal(*found)
+
+
 def test_equal_rollouts_are_compiled_once_with_variables_of_their_own(monkeypatch):
     translated = []
     translate = shared_functions.SharedProgram.translate
