@@ -184,8 +184,9 @@ def state_of(agent):
         normalizer = getattr(agent, name)
         if normalizer is not None:
             parts |= {f"{name} {i}": v for i, v in enumerate(tf.nest.flatten(normalizer.variables))}
-    if agent._value_scale is not None:
-        parts |= {f"value scale {i}": v for i, v in enumerate(agent._value_scale.variables)}
+    scale = getattr(agent, "_value_scale", None)  # TF-Agents' agents have none.
+    if scale is not None:
+        parts |= {f"value scale {i}": v for i, v in enumerate(scale.variables)}
     return {name: v.numpy().copy() for name, v in parts.items() if v is not None}
 
 
