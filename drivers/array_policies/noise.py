@@ -59,7 +59,10 @@ def checked_state(state: Any) -> dict[str, Any]:
     Raises:
         KeyError, TypeError, ValueError, OverflowError: It cannot.
     """
-    np.random.default_rng(0).bit_generator.state = state["generator"]
+    generator = state["generator"]
+    for name in ("state", "inc"):  # NumPy 1 takes negative ones for large ones.
+        check_int(name, generator["state"][name], at_least=0)
+    np.random.default_rng(0).bit_generator.state = generator
     position = check_int("position", state["position"], at_least=0)
     if position > _BLOCK_STEPS:
         raise ValueError(f"position is {position}, expected at most {_BLOCK_STEPS}.")
