@@ -200,7 +200,7 @@ PRESETS: dict[str, Preset] = {
     "Walker2d": _mujoco(),
     "Ant": Preset("Tianshou's MuJoCo runs (examples/mujoco), without recomputing advantages", _MANY_ENVIRONMENTS),
     "Humanoid": Preset("Tianshou's MuJoCo runs, likewise, deviation for its range of actions", _HUMANOID),
-    "HumanoidStandup": Preset("that of Humanoid; no run of a million steps was made with it", _HUMANOID),
+    "HumanoidStandup": Preset("that of Humanoid", _HUMANOID),
     "Reacher": _mujoco(),
     "InvertedPendulum": _mujoco(),
     # Divided by the returns' deviation, rewards teach it policies that now and then fall.
