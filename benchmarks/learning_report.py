@@ -241,7 +241,8 @@ def draw(environment: str, groups: Mapping[str, Sequence[Run]], path: pathlib.Pa
     for label, runs in groups.items():
         steps = np.linspace(max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs), 300)
         returns = np.array([np.interp(steps, run.steps, _smooth(run.returns)) for run in runs])
-        (line,) = axes.plot(steps, returns.mean(0), label=f"{label}, {len(runs)} seeds")
+        seeds = f"{len(runs)} seed" + "s" * (len(runs) > 1)
+        (line,) = axes.plot(steps, returns.mean(0), label=f"{label}, {seeds}")
         axes.fill_between(steps, returns.min(0), returns.max(0), color=line.get_color(), alpha=0.25, linewidth=0)
     published = PUBLISHED.get(_name(environment), Published(None)).zoo
     if published is not None:
