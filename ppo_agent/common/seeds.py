@@ -15,4 +15,6 @@ def draw_seed(limit: int = LARGEST_INT32) -> int:
     """
     dtype = tf.int32 if limit <= LARGEST_INT32 else tf.int64
     with tf.init_scope():
-        return int(tf.random.uniform([], maxval=limit, dtype=dtype))
+        # Not int(), of which AutoGraph would make an operation.
+        seed: int = tf.random.uniform([], maxval=limit, dtype=dtype).numpy().item()
+        return seed

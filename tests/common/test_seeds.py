@@ -18,4 +18,6 @@ def test_equal_global_seeds_give_equal_seeds(limit):
 
 
 def test_inside_a_function_it_is_a_number_too():
-    tf.function(lambda: tf.constant(seeds.draw_seed()))()
+    drawn = []
+    tf.function(lambda: drawn.append(seeds.draw_seed()))()
+    assert {type(seed) for seed in drawn} == {int}
