@@ -34,11 +34,6 @@ def mean(value: Tensor) -> Tensor:
     return value if count() == 1 else total(value) / count()
 
 
-def smallest(value: Tensor) -> Tensor:
-    """The smallest of the replicas' scalars."""
-    return value if count() == 1 else tf.reduce_min(gathered(value))
-
-
 def gathered(nest: Nest) -> Nest:
     """Each tensor of a nest as all replicas have it, [R, ...], in the order of the replicas.
 

@@ -37,7 +37,9 @@ def shared(function: Callable[..., Any]) -> Callable[..., Any]:
         if tf.executing_eagerly():
             return tf.function(function, jit_compile=True, autograph=False)(*arguments)
         compiled = tf.function(_of_leaves(function, arguments), jit_compile=True, autograph=False)
-        return _launched(compiled.get_concrete_function(*_leaves(arguments)), _leaves(arguments))
+        leaves = _leaves(arguments)
+        traced = compiled.get_concrete_function(*leaves)
+        return _launched(traced, _define(traced, resources_last=True), leaves)
 
     return call
 
@@ -76,11 +78,17 @@ class SharedProgram:
         """Calls it with tensors as those it was traced for; eagerly only where TensorFlow runs all functions so."""
         if tf.executing_eagerly():
             return self._traced(*map(tf.convert_to_tensor, tf.nest.flatten(arguments)))
-        return _launched(self._traced, _leaves(arguments))
+        return _launched(self._traced, self.name, _leaves(arguments))
 
 
-def _launched(traced: Any, leaves: list[Any]) -> Any:
-    """Puts a call of a concrete function that XLA compiles into the graph that is being built."""
+def _launched(traced: Any, name: str, leaves: list[Any]) -> Any:
+    """Puts a call of a concrete function that XLA compiles into the graph that is being built.
+
+    Args:
+        traced: the concrete function.
+        name: under which it is defined, with resources last.
+        leaves: its arguments.
+    """
     graph: Any = tf.compat.v1.get_default_graph()
     inputs = [graph.capture(tensor) for tensor in (*leaves, *traced.captured_inputs)]
     # Not a call with the attribute _XlaMustCompile: for each graph around it, TensorFlow would instantiate what is
@@ -90,7 +98,7 @@ def _launched(traced: Any, leaves: list[Any]) -> Any:
         args=[x for x in inputs if x.dtype != tf.resource],
         resources=[x for x in inputs if x.dtype == tf.resource],
         Tresults=[output.dtype for output in traced.outputs],
-        function=_define(traced, resources_last=True),
+        function=name,
     )
     for tensor, output in zip(outputs, traced.outputs, strict=True):
         tensor.set_shape(output.shape)

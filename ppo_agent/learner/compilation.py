@@ -26,7 +26,7 @@ compilation_cache.start()
 # Multiplications of a forward pass up to which XLA compiles the faster gradient step on a CPU.
 XLA_WORK_LIMIT = 2**24
 _RECURRENT_FACTOR = 4
-# Steps of a sequence that XLA sees at least.
+# Steps of a sequence, or short sequences, that XLA sees at least.
 _SHORTEST = 32
 # Pixels for each position of a convolution, roughly: the first stride of the usual networks is 4 by 4.
 _PIXELS_PER_POSITION = 16
