@@ -19,8 +19,8 @@ from absl import flags
 from ppo_agent import _stack, presets
 from ppo_agent.common import compilation_cache
 from ppo_agent.common.limits import LARGEST_INT32
-from ppo_agent.training import clock as _clock  # noqa: F401 - Looks at the clock when it is imported.
 from ppo_agent.training import preset_files, setting_flags, settings
+from ppo_agent.training import tally as _tally  # noqa: F401 - Looks at the clock when it is imported.
 from ppo_agent.training.command_line import (
     FlagError,
     Interrupted,

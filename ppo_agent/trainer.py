@@ -23,13 +23,12 @@ from ppo_agent.training.command_line import warn
 from ppo_agent.training.console import ConsoleTable
 from ppo_agent.training.evaluation import Evaluation
 from ppo_agent.training.experiment import Learner, make_learner
+from ppo_agent.training.global_state import seed_everything, use_threads
 from ppo_agent.training.interrupts import InterruptGuard, active_guard
 from ppo_agent.training.named_environments import EnvLike
-from ppo_agent.training.random_state import seed_everything
 from ppo_agent.training.recorder import RunRecorder
 from ppo_agent.training.run_directory import RunDirectory, write_json
 from ppo_agent.training.running import Run
-from ppo_agent.training.threads import use_threads
 from ppo_agent.training.trainer_state import TrainerState
 
 PathLike = str | os.PathLike[str]

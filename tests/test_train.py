@@ -15,7 +15,7 @@ from gymnasium.envs import registration
 from toy_environments import Spaces
 
 from ppo_agent import train
-from ppo_agent.training import collection, scheduled_value
+from ppo_agent.training import collection, experiment
 from ppo_agent.training.metrics_table import COLUMNS
 
 TINY = [
@@ -89,14 +89,14 @@ def test_metrics_have_a_row_for_each_iteration(finished: Path) -> None:
 
 def test_schedules_and_limits_reach_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values: list[float] = []
-    update = scheduled_value.ScheduledValue.update
+    update = experiment.ScheduledValue.update
 
-    def record(value: scheduled_value.ScheduledValue, done: float) -> None:
+    def record(value: experiment.ScheduledValue, done: float) -> None:
         update(value, done)
         if value._schedule(0.0) == 0.4:  # The preset has one for the learning rate.
             values.append(float(value()))
 
-    monkeypatch.setattr(scheduled_value.ScheduledValue, "update", record)
+    monkeypatch.setattr(experiment.ScheduledValue, "update", record)
     flags = ["--importance_ratio_clipping_schedule=linear", "--importance_ratio_clipping=0.4", "--target_kl=1e-9"]
     assert run(tmp_path / "run", *TINY, *flags, "--value_clipping=0.2") == 0
     rows, result = rows_of(tmp_path / "run"), result_of(tmp_path / "run")

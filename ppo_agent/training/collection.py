@@ -10,8 +10,10 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import Trajectory
+from tf_agents.trajectories import time_step as ts
 
 from ppo_agent.common.checks import check_int
+from ppo_agent.common.types import Nest
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
     DynamicStepDriver,
@@ -22,7 +24,6 @@ from ppo_agent.drivers import (
 from ppo_agent.drivers.ray_workers.remote_environments import RemoteEnvironments
 from ppo_agent.training import named_environments
 from ppo_agent.training.settings import Settings
-from ppo_agent.training.step_watch import StepWatch
 
 # Episodes that do not end are trained on in parts of this many environment steps.
 MOST_STEPS = 2**16
@@ -93,7 +94,7 @@ class Collector:
             return False
         if on_step is not self._on_step:
             self._on_step, state = on_step, self._driver.get_state()
-            self._driver = self._make_driver(self._env if on_step is None else StepWatch(self._env, on_step))
+            self._driver = self._make_driver(self._env if on_step is None else _StepWatch(self._env, on_step))
             self._driver.set_state(state)
         return True
 
@@ -182,6 +183,40 @@ class Collector:
         experience = self._buffer.gather_all()
         self._buffer.clear()
         return experience
+
+
+class _StepWatch(tf_environment.TFEnvironment):
+    """An environment with `step_numpy`, and a function that is called after each step.
+
+    All of its environments are stepped together, as one group.
+
+    Args:
+        env: the environment, stepped by this one from now on.
+        on_step: called without arguments.
+    """
+
+    def __init__(self, env: Any, on_step: Callable[[], None]) -> None:
+        super().__init__(env.time_step_spec(), env.action_spec(), env.batch_size)
+        self._watched, self._on_step = env, on_step
+
+    def step_numpy(self, action: Nest) -> ts.TimeStep:
+        """Steps every environment; see `GymnasiumEnvironment`."""
+        time_step = self._watched.step_numpy(action)
+        self._on_step()
+        return time_step
+
+    def current_numpy(self) -> ts.TimeStep:
+        """Returns the current time step of arrays."""
+        return self._watched.current_numpy()
+
+    def _current_time_step(self) -> ts.TimeStep:
+        return self._watched.current_time_step()
+
+    def _reset(self) -> ts.TimeStep:
+        return self._watched.reset()
+
+    def _step(self, action: Nest) -> ts.TimeStep:
+        return self._watched.step(action)
 
 
 def _packed(spec: Any, arrays: list[np.ndarray]) -> Any:

@@ -19,8 +19,8 @@ from ppo_agent.common.types import Nest
 from ppo_agent.config import PPOConfig
 from ppo_agent.learner import optimizers
 from ppo_agent.learner.legacies import Heir
+from ppo_agent.maths.schedules import make_schedule
 from ppo_agent.training.networks import make_networks, use_uniform_kernels
-from ppo_agent.training.scheduled_value import ScheduledValue
 from ppo_agent.training.setting_rules import OF_VARIANT
 from ppo_agent.training.settings import FIELDS, Settings
 
@@ -36,6 +36,23 @@ _NOT_TRACED = (
     "num_threads", "eval_interval", "num_eval_episodes", "checkpoint_interval", "checkpoints_kept", "log_interval",
 )  # fmt: skip
 _OF_SEQUENCES = ("minibatch_size", "store_policy_state", "sequence_length")
+
+
+class ScheduledValue:
+    """A hyper-parameter that follows a schedule: the agent calls it, the training loop updates it."""
+
+    def __init__(self, name: str, first: float) -> None:
+        """Takes what `make_schedule` takes."""
+        self._schedule = make_schedule(name, first)
+        self._value = self._schedule(0.0)
+
+    def __call__(self) -> float:
+        """Returns the value in force."""
+        return self._value
+
+    def update(self, done: float) -> None:
+        """Sets the value for the share of the run that is done, in [0, 1]."""
+        self._value = self._schedule(done)
 
 
 class Learner(NamedTuple):

@@ -14,13 +14,12 @@ from ppo_agent.checkpoint.store import Loaded
 from ppo_agent.training import choosing, saved_run
 from ppo_agent.training.command_line import say, warn
 from ppo_agent.training.experiment import Learner, make_learner
+from ppo_agent.training.global_state import seed_everything, use_threads
 from ppo_agent.training.named_environments import EnvLike
-from ppo_agent.training.random_state import seed_everything
 from ppo_agent.training.recorder import RunRecorder
 from ppo_agent.training.run_directory import RunDirectory
 from ppo_agent.training.saved_run import SavedRun
 from ppo_agent.training.settings import MAY_CHANGE
-from ppo_agent.training.threads import use_threads
 
 if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer

@@ -11,10 +11,9 @@ from tf_agents.trajectories import Trajectory
 from ppo_agent.agent import PPOAgent
 from ppo_agent.drivers import EpisodeStatistics
 from ppo_agent.training import report
-from ppo_agent.training.clock import seconds_since_process_start
 from ppo_agent.training.collection import Collector
 from ppo_agent.training.experiment import Learner
-from ppo_agent.training.tally import Tally
+from ppo_agent.training.tally import Tally, seconds_since_process_start
 
 if TYPE_CHECKING:
     from ppo_agent.training.running import Run

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from ppo_agent.callbacks.base import Callbacks
+from ppo_agent.drivers import EnvironmentFaultError
+from ppo_agent.learner.nonfinite import NonFiniteUpdateError
 from ppo_agent.training.collection import Collector
-from ppo_agent.training.command_line import warn
+from ppo_agent.training.command_line import RunError, warn
 from ppo_agent.training.interrupts import InterruptGuard
-from ppo_agent.training.run_failures import FAILURES, told
+from ppo_agent.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer
+
+# What ends a run at a point where its state is sound and can be saved.
+FAILURES = (EnvironmentFaultError, NonFiniteUpdateError)
 
 
 class Run:
@@ -145,4 +150,21 @@ class Run:
             raise error
         is_saved = recorder.save(self._trainer)
         recorder.close()
-        raise told(error, recorder.directory, is_saved) from error
+        raise _told(error, recorder.directory, is_saved) from error
+
+
+def _told(error: Exception, directory: RunDirectory, is_saved: bool) -> RunError:
+    """Writes down what can be examined later; returns the error for the command line, in one sentence.
+
+    Args:
+        error: one of `FAILURES`.
+        directory: of the run.
+        is_saved: whether the last state is in a checkpoint.
+    """
+    text = str(error).rstrip(".")
+    if isinstance(error, NonFiniteUpdateError):
+        path = directory.path / "nonfinite_minibatch.npz"
+        error.save(path)
+        text += f"; it and the metrics of the last good step are in {path}"
+    state = "a checkpoint was saved" if is_saved else "the last checkpoint could not be written"
+    return RunError(f"{text}; {state}, --resume goes on with what there is.")

@@ -1,11 +1,34 @@
-"""Counts and times of a run."""
+"""Counts and times of a run, from the start of its process on, imports of the interpreter included."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+_IMPORTED = time.perf_counter()
+
+
+def _age_at_import() -> float:
+    """Seconds between the start of the process and the import of this module; 0 where the system does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
+
+
+_AGE_AT_IMPORT = _age_at_import()
+
+
+def seconds_since_process_start() -> float:
+    """Wall time in seconds since the process started; since this module was imported where that is not known."""
+    return _AGE_AT_IMPORT + time.perf_counter() - _IMPORTED
 
 
 @dataclasses.dataclass

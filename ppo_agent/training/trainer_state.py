@@ -19,10 +19,10 @@ from ppo_agent.training.action_encoding import ActionEncoding
 from ppo_agent.training.collection import Collector
 from ppo_agent.training.evaluation import Evaluation
 from ppo_agent.training.experiment import Learner
+from ppo_agent.training.global_state import GlobalGenerators
 from ppo_agent.training.interrupts import InterruptGuard, active_guard
 from ppo_agent.training.loop import TrainingLoop
 from ppo_agent.training.named_environments import EnvLike
-from ppo_agent.training.random_state import GlobalGenerators
 from ppo_agent.training.recorder import RunRecorder
 from ppo_agent.training.saved_run import SavedRun
 from ppo_agent.training.settings import Settings

@@ -7,9 +7,8 @@ import pytest
 
 from ppo_agent.callbacks import ProgressBar
 from ppo_agent.maths.schedules import make_schedule
-from ppo_agent.training import clock
-from ppo_agent.training.experiment import scheduled_values
-from ppo_agent.training.scheduled_value import ScheduledValue
+from ppo_agent.training import tally
+from ppo_agent.training.experiment import ScheduledValue, scheduled_values
 from ppo_agent.training.settings import combine
 
 
@@ -48,10 +47,10 @@ def test_settings_tell_what_changes_over_a_run() -> None:
 
 
 def test_clock_goes_from_the_start_of_the_process() -> None:
-    age = clock.seconds_since_process_start()
+    age = tally.seconds_since_process_start()
     time.sleep(0.02)
-    assert 0.02 <= clock.seconds_since_process_start() - age < 5
-    assert clock._AGE_AT_IMPORT >= 0
+    assert 0.02 <= tally.seconds_since_process_start() - age < 5
+    assert tally._AGE_AT_IMPORT >= 0
 
 
 def test_progress_bar_shows_return_and_speed(capsys: pytest.CaptureFixture[str]) -> None:

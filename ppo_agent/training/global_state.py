@@ -1,4 +1,4 @@
-"""The global generators of random numbers."""
+"""What there is once in a process: generators of random numbers, and TensorFlow's threads."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ class GlobalGenerators:
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
         np.random.set_state(tuple(state["numpy"]))  # noqa: NPY002 - as in `seed_everything`.
+
+
+def use_threads(number: int) -> None:
+    """Sets the number of threads of TensorFlow's operations; 0 leaves it as it is.
+
+    Raises:
+        ValueError: TensorFlow runs with another number already.
+    """
+    threading = tf.config.threading
+    if number and number != threading.get_intra_op_parallelism_threads():
+        try:
+            threading.set_intra_op_parallelism_threads(number)
+            threading.set_inter_op_parallelism_threads(number)
+        except RuntimeError as error:
+            raise ValueError(
+                f"num_threads is {number}, expected it before TensorFlow's first operation in this process."
+            ) from error
