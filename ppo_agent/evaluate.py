@@ -33,7 +33,6 @@ from ppo_agent.training.command_line import (
 from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-eval"
-_LARGEST_SETTINGS = 2**24
 
 
 def cli() -> None:
@@ -112,8 +111,8 @@ def _policy_folder(given: str) -> Path:
 
 def _env_name_of(root_dir: Path) -> str:
     """The environment of the run that a policy belongs to; CartPole-v1 if there is no such run."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        saved = json.loads(atomic_files.read_file(root_dir / "settings.json", _LARGEST_SETTINGS))
+    with contextlib.suppress(OSError, ValueError):
+        saved = atomic_files.read_json(root_dir / "settings.json")
         if isinstance(saved, dict) and isinstance(name := saved.get("env_name"), str):
             return name
     return "CartPole-v1"

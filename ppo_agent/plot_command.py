@@ -10,8 +10,6 @@ interval by Student's t distribution. The same numbers go into a CSV file beside
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import Any
 
 from absl import flags
 
-from ppo_agent.common import atomic_files
 from ppo_agent.training.command_line import OK, FlagError, define_common_flags, mistakes_are_flag_errors, run, say
 
 _PROGRAM = "ppo-plot"
@@ -79,9 +76,7 @@ def _main(flag_values: flags.FlagValues, folders: Sequence[str]) -> int:
         curves = comparison.compare(runs, values["group_by"] or None)
     environments = sorted({str(run.settings["env_name"]) for run in runs})
     plotting.plot_curves(output, values["title"] or ", ".join(environments), metric.replace("_", " "), curves)
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(comparison.to_rows(curves))
-    atomic_files.replace_file(output.with_suffix(".csv"), text.getvalue().encode())
+    comparison.write_csv(output.with_suffix(".csv"), comparison.to_rows(curves))
     found = f"{_count(len(runs), 'run')} in {_count(len(curves), 'curve')}"
     say(f"{found}: {output} and {output.with_suffix('.csv')}")
     return OK

@@ -15,12 +15,9 @@ from ppo_agent.common.types import Nest, Tensor
 from ppo_agent.maths.losses import SurrogateMetrics
 
 _LOSSES = (
-    "policy_gradient_loss",
-    "value_estimation_loss",
-    "l2_regularization_loss",
-    "entropy_regularization_loss",
+    "policy_gradient_loss", "value_estimation_loss", "l2_regularization_loss", "entropy_regularization_loss",
     "kl_penalty_loss",
-)
+)  # fmt: skip
 _DIAGNOSTICS = ("clip_fraction", "approx_kl", "explained_variance", "gradient_norm")
 
 

@@ -75,7 +75,7 @@ def _main(flag_values: flags.FlagValues, train_flags: Sequence[str]) -> int:
     values: dict[str, Any] = flag_values.flag_values_dict()
     env_name = _check(train_flags)
     # Imported here: a wrong flag should not wait for NumPy.
-    from ppo_agent.training import sweep
+    from ppo_agent.training import comparison, sweep
 
     root_dir = Path(values["root_dir"] or default_root_dir(env_name).with_name("sweep"))
     first = values["first_seed"]
@@ -93,7 +93,7 @@ def _main(flag_values: flags.FlagValues, train_flags: Sequence[str]) -> int:
         return 128 + interrupt.signal_number
     if results:
         rows = sweep.to_rows(results)
-        sweep.write_csv(root_dir / "sweep.csv", rows)
+        comparison.write_csv(root_dir / "sweep.csv", rows)
         say(f"{sweep.to_text(rows)}\nThe table is in {root_dir / 'sweep.csv'}")
     if failed := values["seeds"] - len(results):
         raise RunError(f"{failed} of {values['seeds']} runs failed; the same command tries them again.")

@@ -16,6 +16,7 @@ from ppo_agent import presets
 from ppo_agent.agent import PPOAgent
 from ppo_agent.callbacks.base import Callbacks
 from ppo_agent.checkpoint import CheckpointStore
+from ppo_agent.common.atomic_files import write_json
 from ppo_agent.common.checks import check_int, check_seed
 from ppo_agent.common.types import Array, Nest
 from ppo_agent.training import choosing, evaluation, loading, named_environments, parameters, run_environments
@@ -27,7 +28,7 @@ from ppo_agent.training.global_state import seed_everything, use_threads
 from ppo_agent.training.interrupts import InterruptGuard, active_guard
 from ppo_agent.training.named_environments import EnvLike
 from ppo_agent.training.recorder import RunRecorder
-from ppo_agent.training.run_directory import RunDirectory, write_json
+from ppo_agent.training.run_directory import RunDirectory
 from ppo_agent.training.running import Run
 from ppo_agent.training.trainer_state import TrainerState
 

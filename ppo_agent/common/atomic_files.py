@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 # What bears this prefix was being written, or deleted, when its process ended.
 UNFINISHED = ".unfinished-"
+_LARGEST_JSON = 2**24
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -88,6 +91,24 @@ def read_file(path: Path, most_bytes: int | None = None) -> bytes:
         if most_bytes is not None and size > most_bytes:
             raise OSError(errno.EFBIG, f"it has {size} bytes, expected at most {most_bytes}", str(path))
         return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of at most 16 MB holds.
+
+    Raises:
+        OSError: as `read_file`.
+        ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(read_file(path, _LARGEST_JSON))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply, expected plain JSON") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file, complete or not at all; raises OSError as `replace_file`."""
+    replace_file(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def open_to_append(path: Path) -> io.FileIO:

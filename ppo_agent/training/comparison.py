@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -20,7 +22,6 @@ from ppo_agent.training.run_directory import RunDirectory
 STEPS = "environment_steps"
 # Where the curves of a group are compared.
 _NUM_POINTS = 200
-_LARGEST_FILE = 2**24
 # 97.5 % quantiles of Student's t distribution with 1, 2, ... degrees of freedom.
 _T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -96,9 +97,9 @@ def read_run(path: Path, column: str, smooth: int) -> Run:
     """
     directory = RunDirectory(path)
     try:
-        saved = json.loads(atomic_files.read_file(directory.settings, _LARGEST_FILE))
+        saved = atomic_files.read_json(directory.settings)
         settings = {**saved["settings"], "env_name": saved["env_name"], "seed": saved["seed"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"RUN is {str(path)!r}, expected a settings.json in it that can be read: {error}.") from error
     table = MetricsTable(directory.metrics).read()
     steps, values = np.asarray(table[STEPS], float), np.asarray(table[column], float)
@@ -173,6 +174,13 @@ def to_rows(curves: Iterable[Curve]) -> list[list[str]]:
             cells = ("" if math.isnan(number) else f"{number:.6g}" for number in numbers[1:])
             rows.append([curve.label, str(curve.num_runs), f"{numbers[0]:.0f}", *cells])
     return rows
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Writes a table, complete or not at all."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    atomic_files.replace_file(path, text.getvalue().encode())
 
 
 def check_column(name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ppo_agent.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
 from ppo_agent.checkpoint.descriptions import differences
@@ -24,18 +24,32 @@ from ppo_agent.training.settings import MAY_CHANGE
 if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer
 
-    AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
+
+class _Asked(NamedTuple):
+    """What a trainer is loaded for, in place of what was saved; `is_continued`: its own folder is written further."""
+
+    cls: type[Trainer]
+    env: EnvLike
+    agent: Any
+    callbacks: list[Any]
+    given: Mapping[str, Any]
+    is_continued: bool
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Settings that a loaded run may have otherwise."""
+        return {name: value for name, value in self.given.items() if name in MAY_CHANGE}
 
 
 def load(
-    cls: type[AnyTrainer],
+    cls: type[Trainer],
     path: Any,
     env: EnvLike,
     agent: Any,
     root_dir: Any,
     callbacks: list[Any],
     given: Mapping[str, Any],
-) -> AnyTrainer:
+) -> Trainer:
     """See `Trainer.load`; `given` may hold `env_name` and `seed`, which must be those of the run."""
     source, target = RunDirectory(path), None
     if not source.path.is_dir():
@@ -49,7 +63,7 @@ def load(
         if is_continued and target is not None:
             target.lock()
             stack.callback(target.release)
-        trainer = _from_checkpoints(cls, source, env, agent, callbacks, given, is_continued=is_continued)
+        trainer = _from_checkpoints(_Asked(cls, env, agent, callbacks, given, is_continued), source)
         stack.pop_all()
     if target is not None:
         trainer.recorder = RunRecorder(target, trainer.settings.checkpoints_kept, is_resumed=is_continued)
@@ -58,37 +72,24 @@ def load(
     return trainer
 
 
-def _from_checkpoints(
-    cls: type[AnyTrainer],
-    source: RunDirectory,
-    env: EnvLike,
-    agent: Any,
-    callbacks: list[Any],
-    given: Mapping[str, Any],
-    *,
-    is_continued: bool,
-) -> AnyTrainer:
+def _from_checkpoints(asked: _Asked, source: RunDirectory) -> Trainer:
     """A trainer with the state of the newest checkpoint that can be used; a new one if none was written yet."""
-    store = CheckpointStore(source.checkpoints, given.get("checkpoints_kept", 3), warn)
-    accepted: list[AnyTrainer] = []
+    store = CheckpointStore(source.checkpoints, asked.given.get("checkpoints_kept", 3), warn)
+    accepted: list[Trainer] = []
 
     def accept(loaded: Loaded) -> None:
         run = saved_run.of_checkpoint(loaded)
-        _check_changes(source.path, run, given)
-        accepted[:] = [_restored(cls, run, loaded, env, agent, callbacks, _changes(given), is_continued)]
+        _check_changes(source.path, run, asked.given)
+        accepted[:] = [_restored(asked, run, loaded)]
 
     if store.newest_sound(accept) is None:
-        if not is_continued or source.has_trained:
+        if not asked.is_continued or source.has_trained:
             raise CheckpointError(f"{source.checkpoints} holds no checkpoint, though the run has trained.")
         run = _of_settings(source)
-        _check_changes(source.path, run, given)
+        _check_changes(source.path, run, asked.given)
         say(f"{source.path} holds no checkpoint: the run begins again.")
-        accepted.append(_new(cls, run, env, agent, callbacks, _changes(given)))
+        accepted.append(_with_environment(_bare(asked, run), asked, run))
     return accepted[0]
-
-
-def _changes(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name in MAY_CHANGE}
 
 
 def _check_changes(path: Path, run: SavedRun, given: Mapping[str, Any]) -> None:
@@ -111,31 +112,20 @@ def _of_settings(source: RunDirectory) -> SavedRun:
         ) from error
 
 
-def _restored(
-    cls: type[AnyTrainer],
-    run: SavedRun,
-    loaded: Loaded,
-    env: EnvLike,
-    agent: Any,
-    callbacks: list[Any],
-    changes: Mapping[str, Any],
-    is_continued: bool,
-) -> AnyTrainer:
+def _restored(asked: _Asked, run: SavedRun, loaded: Loaded) -> Trainer:
     """A trainer with the state of a checkpoint.
 
     Raises:
         DamagedError: the checkpoint holds something that nothing can continue from.
         CheckpointMismatchError: it does not fit the environment or the agent that was given.
     """
-    trainer = _bare(cls, run, env, callbacks, changes)
+    trainer = _bare(asked, run)
     trainer._steps_before = loaded.manifest.step
-    if is_continued or agent is not None or run.observation_spec is None:
-        made = trainer.env
-        trainer._use(_learner(run, made.time_step_spec(), made.action_spec(), agent, trainer))
-        trainer._get_collector()
-        without: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    if asked.is_continued or asked.agent is not None or run.observation_spec is None:
+        _with_environment(trainer, asked, run)
     else:
-        trainer._use(_learner(run, run.time_step_spec, run.action_spec, agent, trainer))
+        trainer._use(_learner(run, run.time_step_spec, run.action_spec, asked.agent, trainer))
         trainer._pending, without = loaded, ("collector", "environment")
     if "collector" not in loaded.state:
         trainer.loop.collector, trainer._pending = None, None
@@ -145,38 +135,29 @@ def _restored(
     except CheckpointMismatchError as error:
         trainer.close()
         # The agent was made as the checkpoint says, so that it is the checkpoint which is odd.
-        if agent is None and env is None:
+        if asked.agent is None and asked.env is None:
             raise DamagedError(str(error).removeprefix(f"{loaded.path} ").rstrip(".")) from error
         raise
     return trainer
 
 
-def _new(
-    cls: type[AnyTrainer],
-    run: SavedRun,
-    env: EnvLike,
-    agent: Any,
-    callbacks: list[Any],
-    changes: Mapping[str, Any],
-) -> AnyTrainer:
-    trainer = _bare(cls, run, env, callbacks, changes)
-    made = trainer.env
-    trainer._use(_learner(run, made.time_step_spec(), made.action_spec(), agent, trainer))
-    trainer._get_collector()
+def _bare(asked: _Asked, run: SavedRun) -> Trainer:
+    """A trainer without an agent."""
+    settings = choosing.with_changes(run.settings, asked.changes)
+    use_threads(settings.num_threads)
+    seed_everything(run.seed)
+    trainer = asked.cls.__new__(asked.cls)
+    env = run.env_name if asked.env is None else asked.env
+    trainer._start(env, run.seed, settings, "settings of the resumed run", asked.callbacks)
+    trainer._own_agent, trainer._saved_encoding = run.own_agent, run.action_encoding
     return trainer
 
 
-def _bare(
-    cls: type[AnyTrainer], run: SavedRun, env: EnvLike, callbacks: list[Any], changes: Mapping[str, Any]
-) -> AnyTrainer:
-    """A trainer without an agent."""
-    settings = choosing.with_changes(run.settings, changes)
-    use_threads(settings.num_threads)
-    seed_everything(run.seed)
-    trainer = cls.__new__(cls)
-    trainer._start(run.env_name if env is None else env, run.seed, settings, "settings of the resumed run", callbacks)
-    trainer.env_name = run.env_name if env is None else trainer.env_name
-    trainer._own_agent, trainer._saved_encoding = run.own_agent, run.action_encoding
+def _with_environment(trainer: Trainer, asked: _Asked, run: SavedRun) -> Trainer:
+    """The trainer with its environments and an agent that is made for them."""
+    made = trainer.env
+    trainer._use(_learner(run, made.time_step_spec(), made.action_spec(), asked.agent, trainer))
+    trainer._get_collector()
     return trainer
 
 

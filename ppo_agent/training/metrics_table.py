@@ -16,36 +16,13 @@ from ppo_agent.training.command_line import warn
 # In front of the names that environments give to numbers in their infos.
 INFO = "info/"
 COLUMNS = (
-    "environment_steps",
-    "wall_time_s",
-    "episode_return_mean",
-    "episode_length_mean",
-    "policy_gradient_loss",
-    "value_estimation_loss",
-    "entropy",
-    "approx_kl",
-    "clip_fraction",
-    "explained_variance",
-    "learning_rate",
-    "steps_per_second",
-    "skipped_steps",
-    "episode_return_min",
-    "episode_return_max",
-    "episode_length_min",
-    "episode_length_max",
-    "episodes",
-    "truncated_fraction",
-    "importance_ratio_clipping",
-    "entropy_regularization",
-    "gradient_norm",
-    "value_mean",
-    "return_mean",
-    "advantage_mean",
-    "action_std",
-    "train_step",
-    "loss",
+    "environment_steps", "wall_time_s", "episode_return_mean", "episode_length_mean", "policy_gradient_loss",
+    "value_estimation_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance", "learning_rate",
+    "steps_per_second", "skipped_steps", "episode_return_min", "episode_return_max", "episode_length_min",
+    "episode_length_max", "episodes", "truncated_fraction", "importance_ratio_clipping", "entropy_regularization",
+    "gradient_norm", "value_mean", "return_mean", "advantage_mean", "action_std", "train_step", "loss",
     "value_clipping",
-)
+)  # fmt: skip
 # Evaluations, in evaluations.csv.
 EVALUATION_COLUMNS = ("environment_steps", "wall_time_s", "return_mean", "return_std", "num_episodes")
 

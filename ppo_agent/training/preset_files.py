@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from ppo_agent.presets import Preset
 from ppo_agent.training.settings import COLLECTION, FIELDS, Settings
 
 SUFFIX = ".json"
-_LARGEST_FILE = 2**24
 
 
 def is_file(preset: str) -> bool:
@@ -39,12 +37,12 @@ def read(path: str | os.PathLike[str]) -> Preset:
         ValueError: it cannot be read, or a setting in it is unknown or out of range.
     """
     try:
-        document = json.loads(atomic_files.read_file(Path(path), _LARGEST_FILE))
+        document = atomic_files.read_json(Path(path))
     except OSError as error:
         raise ValueError(
             f"preset is {str(path)!r}, expected a file that can be read: {error.strerror or error}."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"preset is {str(path)!r}, expected JSON: {error}.") from error
     if not isinstance(document, dict) or not isinstance(settings := document.get("settings"), dict):
         raise ValueError(f"preset is {str(path)!r}, expected an object with `settings`, values by name.")
@@ -67,8 +65,7 @@ def write(path: str | os.PathLike[str], settings: Mapping[str, Any], source: str
     if not is_file(str(path)):
         raise ValueError(f"path is {str(path)!r}, expected a name that ends with {SUFFIX}.")
     _check(path, settings)
-    document = {"source": source, "settings": dict(settings)}
-    atomic_files.replace_file(Path(path), (json.dumps(document, indent=2) + "\n").encode())
+    atomic_files.write_json(Path(path), {"source": source, "settings": dict(settings)})
 
 
 def _check(path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:

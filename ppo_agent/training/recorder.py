@@ -13,13 +13,14 @@ import tensorflow as tf
 
 from ppo_agent.checkpoint import CheckpointError, CheckpointStore
 from ppo_agent.common import stderr_noise
+from ppo_agent.common.atomic_files import write_json
 from ppo_agent.export import export_policy, export_policy_saver
 from ppo_agent.training.command_line import RunError, warn
 from ppo_agent.training.evaluation import Evaluation
 from ppo_agent.training.events import Events
 from ppo_agent.training.metrics_table import EVALUATION_COLUMNS, MetricsTable
 from ppo_agent.training.plotting import plot_learning_curve
-from ppo_agent.training.run_directory import RunDirectory, write_json
+from ppo_agent.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ppo_agent.common import atomic_files
 
@@ -189,11 +186,6 @@ def default_root_dir(env_name: str) -> Path:
         number += 1
         path = first.with_name(f"{first.name}-{number}")
     return path
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON file, complete or not at all."""
-    atomic_files.replace_file(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _is_writable(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from ppo_agent.common import atomic_files
 from ppo_agent.common.types import Nest
 from ppo_agent.training.action_encoding import ActionEncoding
 from ppo_agent.training.settings import FIELDS, Settings
-
-_LARGEST_FILE = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +106,8 @@ def of_folder(settings_file: Path) -> SavedRun:
         ValueError: the file cannot be read.
     """
     try:
-        return SavedRun.from_json(json.loads(atomic_files.read_file(settings_file, _LARGEST_FILE)))
-    except (OSError, ValueError, RecursionError) as error:
+        return SavedRun.from_json(atomic_files.read_json(settings_file))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{settings_file} cannot be read: {error}") from error
 
 

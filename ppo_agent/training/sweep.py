@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-import csv
 import dataclasses
-import io
-import json
 import math
 import os
 import signal
@@ -22,7 +19,7 @@ import numpy as np
 from ppo_agent.common import atomic_files
 from ppo_agent.training.command_line import WRONG_FLAG, FlagError, one_line
 from ppo_agent.training.comparison import mean_interval
-from ppo_agent.training.run_directory import RunDirectory, write_json
+from ppo_agent.training.run_directory import RunDirectory
 
 # Numbers of result.json that the table shows, with their names there.
 SHOWN = {
@@ -32,7 +29,6 @@ SHOWN = {
     "wall_time_s": "wall time, s",
     "steps_per_second": "steps per second",
 }
-_LARGEST_FILE = 2**24
 # How long a run that was told to end is waited for, before it is killed.
 _PATIENCE_S = 60.0
 
@@ -77,7 +73,7 @@ class Sweep:
             return
         try:
             self.root_dir.mkdir(parents=True, exist_ok=True)
-            write_json(file, wanted)
+            atomic_files.write_json(file, wanted)
         except OSError as error:
             raise ValueError(
                 f"root_dir is {str(self.root_dir)!r}, expected a folder that can be written: {error.strerror}."
@@ -177,13 +173,6 @@ def to_rows(results: Mapping[int, Mapping[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Writes the table, complete or not at all."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    atomic_files.replace_file(path, text.getvalue().encode())
-
-
 def to_text(rows: Sequence[Sequence[str]]) -> str:
     """The table for a terminal."""
     shown = [[rows[0][0], *SHOWN.values()], *rows[1:]]
@@ -193,8 +182,8 @@ def to_text(rows: Sequence[Sequence[str]]) -> str:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(atomic_files.read_file(path, _LARGEST_FILE))
-    except (OSError, ValueError, RecursionError):
+        found = atomic_files.read_json(path)
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

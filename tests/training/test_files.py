@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ppo_agent.common.atomic_files import write_json
 from ppo_agent.training import comparison, plotting, run_directory
 from ppo_agent.training.metrics_table import COLUMNS, MetricsTable
-from ppo_agent.training.run_directory import RunDirectory, default_root_dir, write_json
+from ppo_agent.training.run_directory import RunDirectory, default_root_dir
 
 
 def a_row(steps: int, rng: np.random.Generator) -> dict[str, float]:
