@@ -20,16 +20,8 @@ from absl import flags
 from ppo_agent import _stack
 from ppo_agent.common import atomic_files
 from ppo_agent.common.limits import LARGEST_INT32
-from ppo_agent.training import setting_flags
-from ppo_agent.training.command_line import (
-    OK,
-    FlagError,
-    define_common_flags,
-    find_modules_here,
-    mistakes_are_flag_errors,
-    run,
-    say,
-)
+from ppo_agent.training import command_line, setting_flags
+from ppo_agent.training.command_line import FlagError, say
 from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-eval"
@@ -37,26 +29,19 @@ _PROGRAM = "ppo-eval"
 
 def cli() -> None:
     """Runs the program and exits with its status."""
-    find_modules_here()
+    command_line.find_modules_here()
     sys.exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: command line with the program's name first; None for that of the process.
-
-    Returns:
-        The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 128 + n ended by signal n.
-    """
+    """Runs the program; command line and exit status are those of `command_line.run`."""
     flag_values = define_flags()
     arguments = list(sys.argv if argv is None else argv)
     # The folder of a run may stand without a flag in front of it.
     if len(arguments) > 1 and not arguments[1].startswith("-"):
         arguments[1] = f"--policy_dir={arguments[1]}"
     with InterruptGuard():
-        return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), arguments)
+        return command_line.run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), arguments)
 
 
 def define_flags() -> flags.FlagValues:
@@ -68,7 +53,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("num_episodes", 20, "Episodes to run.", lower_bound=1, **own)
     setting_flags.define_integer(values, "seed", 0, "Of the environments.", lower_bound=0, upper_bound=LARGEST_INT32)
     flags.DEFINE_string("video_dir", "", "Folder for films of every episode, MP4 and GIF; empty: none.", **own)
-    define_common_flags(values)
+    command_line.define_common_flags(values)
     return values
 
 
@@ -83,14 +68,14 @@ def _main(flag_values: flags.FlagValues) -> int:
 
     num_episodes = values["num_episodes"]
     with contextlib.ExitStack() as stack:
-        with mistakes_are_flag_errors():
+        with command_line.mistakes_are_flag_errors():
             name = values["env_name"] or _env_name_of(policy_dir.parent)
             env = saved_policy.make_environment(name, num_episodes, values["seed"], video_dir)
             stack.enter_context(env)
             act = saved_policy.load(policy_dir, env)
         result = evaluation.evaluate(env, act, num_episodes)
     say(json.dumps(_report(result.mean, result.std, result.returns)))
-    return OK
+    return command_line.OK
 
 
 def _policy_folder(given: str) -> Path:

@@ -19,16 +19,8 @@ from absl import flags
 
 from ppo_agent import _stack
 from ppo_agent.common.limits import LARGEST_INT32
-from ppo_agent.training import setting_flags
-from ppo_agent.training.command_line import (
-    OK,
-    FlagError,
-    define_common_flags,
-    find_modules_here,
-    mistakes_are_flag_errors,
-    run,
-    say,
-)
+from ppo_agent.training import command_line, setting_flags
+from ppo_agent.training.command_line import FlagError, say
 from ppo_agent.training.interrupts import InterruptGuard
 
 _PROGRAM = "ppo-export"
@@ -37,22 +29,15 @@ _FORMATS = ["saved_model", "tflite", "tflite_int8", "onnx", "numpy"]
 
 def cli() -> None:
     """Runs the program and exits with its status."""
-    find_modules_here()
+    command_line.find_modules_here()
     sys.exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: command line with the program's name first; None for that of the process.
-
-    Returns:
-        The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 128 + n ended by signal n.
-    """
+    """Runs the program; command line and exit status are those of `command_line.run`."""
     flag_values = define_flags()
     with InterruptGuard():
-        return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
+        return command_line.run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
 
 
 def define_flags() -> flags.FlagValues:
@@ -68,7 +53,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("num_observations", 10_000, "Of episodes, to compare on.", lower_bound=1, **own)
     flags.DEFINE_integer("num_eval_episodes", 20, "To reach a return in.", lower_bound=1, **own)
     setting_flags.define_integer(values, "seed", 0, "Of the episodes.", lower_bound=0, upper_bound=LARGEST_INT32)
-    define_common_flags(values)
+    command_line.define_common_flags(values)
     return values
 
 
@@ -89,7 +74,7 @@ def _main(flag_values: flags.FlagValues) -> int:
     from ppo_agent.export.sources import MissingPackageError
 
     with contextlib.ExitStack() as stack:
-        with mistakes_are_flag_errors():
+        with command_line.mistakes_are_flag_errors():
             try:
                 FORMATS[values["format"]].check_packages()
             except MissingPackageError as error:
@@ -109,7 +94,7 @@ def _main(flag_values: flags.FlagValues) -> int:
             num_episodes=values["num_eval_episodes"],
         )
     say(json.dumps(report))
-    return OK
+    return command_line.OK
 
 
 if __name__ == "__main__":

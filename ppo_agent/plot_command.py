@@ -29,14 +29,7 @@ def cli() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: command line with the program's name first; None for that of the process.
-
-    Returns:
-        The exit status: 0 done, 1 an error at run time, 2 a wrong flag.
-    """
+    """Runs the program; command line and exit status are those of `command_line.run`."""
     flag_values = define_flags()
     runs: list[str] = []
     return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values, runs), argv, runs)

@@ -18,19 +18,8 @@ from typing import Any
 from absl import flags
 
 from ppo_agent import train
-from ppo_agent.training import setting_flags
-from ppo_agent.training.command_line import (
-    OK,
-    FlagError,
-    Interrupted,
-    RunError,
-    define_common_flags,
-    find_modules_here,
-    mistakes_are_flag_errors,
-    run,
-    say,
-    warn,
-)
+from ppo_agent.training import command_line, setting_flags
+from ppo_agent.training.command_line import FlagError, Interrupted, RunError, say, warn
 from ppo_agent.training.interrupts import InterruptGuard
 from ppo_agent.training.run_directory import default_root_dir
 
@@ -41,23 +30,18 @@ _OWN = ("seed", "root_dir", "resume", "progress")
 
 def cli() -> None:
     """Runs the program and exits with its status."""
-    find_modules_here()
+    command_line.find_modules_here()
     sys.exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: command line with the program's name first; None for that of the process.
-
-    Returns:
-        The exit status: 0 done, 1 a run has failed, 2 a wrong flag, 128 + n ended by signal n.
-    """
+    """Runs the program; command line and exit status are those of `command_line.run`."""
     flag_values = define_flags()
     train_flags: list[str] = []
     with InterruptGuard(watched=False):
-        return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values, train_flags), argv, train_flags)
+        return command_line.run(
+            _PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values, train_flags), argv, train_flags
+        )
 
 
 def define_flags() -> flags.FlagValues:
@@ -67,7 +51,7 @@ def define_flags() -> flags.FlagValues:
     setting_flags.define_integer(values, "first_seed", 0, "The smallest of them.", lower_bound=0)
     setting_flags.define_integer(values, "jobs", 1, "Runs at the same time.", lower_bound=1)
     flags.DEFINE_string("root_dir", "", "Folder to write into; empty: runs/ENV/sweep.", flag_values=values)
-    define_common_flags(values)
+    command_line.define_common_flags(values)
     return values
 
 
@@ -80,7 +64,7 @@ def _main(flag_values: flags.FlagValues, train_flags: Sequence[str]) -> int:
     root_dir = Path(values["root_dir"] or default_root_dir(env_name).with_name("sweep"))
     first = values["first_seed"]
     made = sweep.Sweep(root_dir, train_flags, range(first, first + values["seeds"]), values["jobs"])
-    with mistakes_are_flag_errors():
+    with command_line.mistakes_are_flag_errors():
         made.prepare()
     say(f"Training in {env_name} with {values['seeds']} seeds, writing to {root_dir}")
     results: dict[int, dict[str, Any]] = {}
@@ -97,7 +81,7 @@ def _main(flag_values: flags.FlagValues, train_flags: Sequence[str]) -> int:
         say(f"{sweep.to_text(rows)}\nThe table is in {root_dir / 'sweep.csv'}")
     if failed := values["seeds"] - len(results):
         raise RunError(f"{failed} of {values['seeds']} runs failed; the same command tries them again.")
-    return OK
+    return command_line.OK
 
 
 def _tell(seed: int, result: dict[str, Any] | str, results: dict[int, dict[str, Any]]) -> None:

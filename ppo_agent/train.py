@@ -19,17 +19,9 @@ from absl import flags
 from ppo_agent import _stack, presets
 from ppo_agent.common import compilation_cache
 from ppo_agent.common.limits import LARGEST_INT32
-from ppo_agent.training import preset_files, setting_flags, settings
+from ppo_agent.training import command_line, preset_files, setting_flags, settings
 from ppo_agent.training import tally as _tally  # noqa: F401 - Looks at the clock when it is imported.
-from ppo_agent.training.command_line import (
-    FlagError,
-    Interrupted,
-    define_common_flags,
-    find_modules_here,
-    mistakes_are_flag_errors,
-    run,
-    say,
-)
+from ppo_agent.training.command_line import FlagError, Interrupted, say
 from ppo_agent.training.interrupts import InterruptGuard
 from ppo_agent.training.run_directory import RunDirectory, default_root_dir
 
@@ -41,21 +33,14 @@ _PROGRAM = "ppo-train"
 
 def cli() -> None:
     """Runs the program and exits with its status."""
-    find_modules_here()
+    command_line.find_modules_here()
     sys.exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: command line with the program's name first; None for that of the process.
-
-    Returns:
-        The exit status: 0 done, 1 an error at run time, 2 a wrong flag, 128 + n ended by signal n.
-    """
+    """Runs the program; command line and exit status are those of `command_line.run`."""
     flag_values = define_flags()
-    return run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
+    return command_line.run(_PROGRAM, __doc__ or "", flag_values, lambda: _main(flag_values), argv)
 
 
 def define_flags() -> flags.FlagValues:
@@ -98,7 +83,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_multi_string("gin_file", [], "Gin files with values for settings, as PPOAgent.x = 1.", **own)
     flags.DEFINE_multi_string("gin_binding", [], "Gin bindings, likewise; flags beat them.", **own)
     flags.DEFINE_bool("progress", True, "Show a progress bar; unless given, only on a terminal.", **own)
-    define_common_flags(values)
+    command_line.define_common_flags(values)
     return values
 
 
@@ -107,7 +92,7 @@ def _main(flag_values: flags.FlagValues) -> int:
     given = setting_flags.given_flags(flag_values)
     if values["resume"] and not values["root_dir"]:
         raise FlagError("root_dir is empty, expected the folder of the run to resume.")
-    with mistakes_are_flag_errors():
+    with command_line.mistakes_are_flag_errors():
         preset_files.check(values["preset"])
         settings.check_given(given)
         root_dir = values["root_dir"] or default_root_dir(values["env_name"])
@@ -115,7 +100,7 @@ def _main(flag_values: flags.FlagValues) -> int:
     with InterruptGuard():
         compilation_cache.use(values["compilation_cache"])
         _stack.import_tensorflow()
-        with mistakes_are_flag_errors():
+        with command_line.mistakes_are_flag_errors():
             given = {**_from_gin(values), **given}
             trainer = _resume(flag_values, values, given) if values["resume"] else _begin(values, root_dir, given)
         with trainer:
