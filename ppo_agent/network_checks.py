@@ -27,7 +27,9 @@ def splitter_of(net: network.Network) -> action_masks.Splitter | None:
 def check_is_network(name: str, net: Any) -> None:
     """Raises TypeError unless `net` is a `tf_agents.networks.Network`."""
     if not isinstance(net, network.Network):
-        raise TypeError(f"{name} must be a tf_agents.networks.Network, but is {type(net).__name__}.")
+        is_keras = isinstance(net, tf.keras.layers.Layer)
+        hint = ": a Keras model is the encoder of an ActorNetwork or ValueNetwork" if is_keras else ""
+        raise TypeError(f"{name} must be a tf_agents.networks.Network, but is {type(net).__name__}{hint}.")
 
 
 def create_variables(
@@ -59,10 +61,17 @@ def create_variables(
     try:
         return net.create_variables(observation_spec)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        reason, spec = str(error).strip().splitlines()[0], " ".join(str(observation_spec).split())
+        spec = " ".join(str(observation_spec).split())
         raise ValueError(
-            f"{name} does not accept observations of the spec {spec}: {reason}{_keras_policy()}"
+            f"{name} does not accept observations of the spec {spec}: {_reason(error)}{_keras_policy()}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error that says something; Keras' own first line only names the layer."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return (told or lines or [type(error).__name__])[0]
 
 
 def _check_input(name: str, net: network.Network, observation_spec: Nest) -> None:

@@ -161,6 +161,27 @@ def test_networks_of_the_wrong_type(net, place):
         helpers.make_agent(nets=nets)
 
 
+def test_a_keras_model_in_the_place_of_a_network_is_told_where_it_belongs():
+    model = tf.keras.Sequential([tf.keras.layers.Dense(1)])
+    with pytest.raises(
+        TypeError, match=r"Sequential: a Keras model is the encoder of an ActorNetwork or ValueNetwork\.$"
+    ):
+        helpers.make_agent(nets=(helpers.make_networks()[0], model))
+
+
+class Opinionated(tf.keras.Model):
+    """An encoder that fails in a layer inside of a layer."""
+
+    def call(self, observation):
+        raise ValueError("this model takes no such observations")
+
+
+def test_what_a_keras_model_says_is_in_the_error_not_the_name_of_its_layer():
+    net = ActorNetwork(helpers.OBSERVATION, helpers.CONTINUOUS, encoder=Opinionated())
+    with pytest.raises(ValueError, match=r"observations of the spec .*: this model takes no such observations$"):
+        helpers.make_agent(nets=(net, helpers.make_networks()[1]))
+
+
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize(
     ("kind", "spec"),
