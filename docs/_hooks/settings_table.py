@@ -37,7 +37,7 @@ def settings() -> dict[str, tuple[Any, str]]:
         for keyword in call.keywords:
             with contextlib.suppress(NameError):  # Choices that a module computes; the text describes them.
                 keywords[keyword.arg] = _value(keyword.value, known)
-        if call.func.id == "of_agent":  # The agent's name; then another default, another text, or both.
+        if call.func.id == "_of_agent":  # The agent's name; then another default, another text, or both.
             default, text = inherited[first]
             default, text, *_ = [*others, *(default, text)[len(others) :]]
             text = keywords.get("text", text)
