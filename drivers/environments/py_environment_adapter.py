@@ -14,7 +14,7 @@ from ppo_agent.common import array_nests, host_calls
 from ppo_agent.common.types import Array, Nest
 
 from ..faults.faults import EnvironmentFaultError
-from ..faults.leaf_checks import is_same_kind, value_outside
+from ..faults.leaf_checks import InvalidLeafError, as_leaf
 
 _FIRST, _LAST = int(ts.StepType.FIRST), int(ts.StepType.LAST)
 # Environments that take this long for a step are stepped in the threads that the user asked for; others one after the
@@ -48,9 +48,9 @@ class PyEnvironmentAdapter:
         self._flatten, self._pack = array_nests.flattener(spec), array_nests.packer(spec)
         self._flatten_action = array_nests.flattener(host_calls.plain(env.action_spec()))
         self._pack_action = array_nests.packer(host_calls.plain(env.action_spec()))
-        self._specs = tf.nest.flatten(spec)
-        self._dtypes = [leaf.dtype.as_numpy_dtype for leaf in self._specs]
-        self._shapes = [(env.batch_size, *leaf.shape) for leaf in self._specs]
+        leaves = tf.nest.flatten(spec)
+        self._names = [leaf.name for leaf in leaves]
+        self._forms = [(np.dtype(leaf.dtype.as_numpy_dtype), (env.batch_size, *leaf.shape)) for leaf in leaves]
         # Subclasses may put the single environments together in another way.
         self._is_list = type(env.pyenv) is batched_py_environment.BatchedPyEnvironment
         self._steps, self._seconds = 0, 0.0
@@ -112,29 +112,9 @@ class PyEnvironmentAdapter:
     def _take(self, leaves: list[Any]) -> ts.TimeStep:
         """Returns arrays of one's own as the specs say."""
         arrays = [np.array(leaf) for leaf in leaves]
-        found = [(x.dtype, x.shape) for x in arrays]
-        if found != list(zip(self._dtypes, self._shapes, strict=True)):
-            arrays = [
-                self._convert(*part) for part in zip(arrays, self._dtypes, self._shapes, self._specs, strict=True)
-            ]
+        if [(x.dtype, x.shape) for x in arrays] != self._forms:
+            arrays = [_fitted(x, *form, name) for x, form, name in zip(arrays, self._forms, self._names, strict=True)]
         return self._pack(iter(arrays))
-
-    def _convert(self, array: Array, dtype: Any, shape: tuple[int, ...], spec: tf.TensorSpec) -> Array:
-        """Returns an array of the same kind of numbers in a spec's dtype."""
-        if array.shape != shape or not is_same_kind(array.dtype, np.dtype(dtype)):
-            raise self._invalid(
-                spec,
-                f"of shape {array.shape} and dtype {array.dtype.name}",
-                f"shape {shape} and dtype {np.dtype(dtype).name}",
-            )
-        if (lost := value_outside(array, np.dtype(dtype))) is not None:
-            raise self._invalid(spec, f"{lost} in an array of dtype {array.dtype.name}", np.dtype(dtype).name)
-        return array.astype(dtype)
-
-    @staticmethod
-    def _invalid(spec: tf.TensorSpec, found: str, expected: str) -> EnvironmentFaultError:
-        text = f"the environment's {spec.name} is {found}, expected {expected}."
-        return EnvironmentFaultError(text, environment=None, step=None, leaf=spec.name)
 
     def _check_boundaries(self, before: Array, after: Array) -> None:
         stuck = (before == _LAST) & (after != _FIRST)
@@ -147,6 +127,14 @@ class PyEnvironmentAdapter:
                 step=None,
                 leaf="step_type",
             )
+
+
+def _fitted(array: Array, dtype: np.dtype, shape: tuple[int, ...], name: str) -> Array:
+    """Returns an array of the same kind of numbers in a spec's dtype."""
+    try:
+        return as_leaf(array, shape, dtype, name)
+    except InvalidLeafError as error:
+        raise EnvironmentFaultError(f"the environment {error.fault.text}.", None, None, name) from None
 
 
 def _step_one(pair: tuple[py_environment.PyEnvironment, Nest]) -> ts.TimeStep:

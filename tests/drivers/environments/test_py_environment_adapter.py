@@ -199,7 +199,8 @@ def test_an_environment_that_does_not_reset_itself_is_an_error(batched):
 def test_values_of_another_kind_are_an_error():
     env = tf_py_environment.TFPyEnvironment(Lengths(3, dtype=np.complex64))
     with pytest.raises(
-        EnvironmentFaultError, match=r"observation is of shape \(1, 2\) and dtype complex64, expected shape"
+        EnvironmentFaultError,
+        match=r"^the environment gave an invalid observation, an array of dtype complex64, expected float32\.$",
     ):
         PyEnvironmentAdapter(env).reset_numpy()
 
@@ -239,7 +240,7 @@ def test_a_value_that_the_dtype_does_not_hold_is_an_error(dtype, value, lost):
     name = np.dtype(dtype).name
     with pytest.raises(
         EnvironmentFaultError,
-        match=rf"^the environment's a is {lost} in an array of dtype {value.dtype}, expected {name}\.$",
+        match=rf"^the environment gave an invalid a, {lost} in an array of dtype {value.dtype}, expected {name}, from ",
     ):
         adapter.reset_numpy()
 
