@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .uniform_replay_buffer import BufferInfo, UniformReplayBuffer
+from .ordered_dataset import BufferInfo
+from .uniform_replay_buffer import UniformReplayBuffer
 
 __all__ = ["BufferInfo", "UniformReplayBuffer"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 import tensorflow as tf
-from tf_agents.replay_buffers import replay_buffer, tf_uniform_replay_buffer
+from tf_agents.replay_buffers import replay_buffer
 
 from ppo_agent.common import host_calls
 from ppo_agent.common.checks import check_int
@@ -15,9 +13,7 @@ from ppo_agent.common.nest_checks import NestCheck
 from ppo_agent.common.types import Nest
 
 from .host_rows import HostRows
-from .ordered_dataset import OrderedDataset
-
-BufferInfo: TypeAlias = tf_uniform_replay_buffer.BufferInfo
+from .ordered_dataset import BufferInfo, ordered_dataset
 
 
 @configurable("ppo_agent.drivers")
@@ -216,10 +212,14 @@ class UniformReplayBuffer(replay_buffer.ReplayBuffer):
         num_parallel_calls: int | None = None,
     ) -> tf.data.Dataset:
         del sequence_preprocess_fn  # `as_dataset` does not take it.
-        dataset = OrderedDataset(
-            self._read, sample_batch_size, num_steps, shift=self._window_shift, drop_remainder=self._drop_remainder
+        return ordered_dataset(
+            self._read,
+            sample_batch_size,
+            num_steps,
+            num_parallel_calls,
+            shift=self._window_shift,
+            drop_remainder=self._drop_remainder,
         )
-        return dataset.make(num_parallel_calls)
 
     def _check(self, items: Nest, time_dims: int) -> None:
         """Checks structure, dtypes and shapes.
