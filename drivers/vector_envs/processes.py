@@ -101,7 +101,7 @@ class GroupedVectorEnv(VectorEnv):
         close_quietly(env)
 
     def _start(self, first: int) -> Worker:
-        return Worker(self._make, self._shared, first, self._group_size, self._limit)
+        return Worker(self._make, self._shared, range(first, first + self._group_size), self._limit)
 
     @property
     def processes(self) -> list[Any]:
@@ -151,7 +151,7 @@ class GroupedVectorEnv(VectorEnv):
         try:
             error = worker.wait_until_ready()
         except LostWorkerError as lost:
-            return _all_lost(worker, lost.text)
+            return _all_lost(worker, str(lost))
         if error is None:
             return None
         worker.kill()
@@ -169,7 +169,7 @@ class GroupedVectorEnv(VectorEnv):
         except LostWorkerError as lost:
             rows = slice(worker.rows.start, worker.rows.stop)
             self._rewards[rows], self._flags[:, rows] = 0.0, False
-            return {FAULTS: _all_lost(worker, lost.text)}
+            return {FAULTS: _all_lost(worker, str(lost))}
         if not infos:
             return {}
         return {key: {worker.rows[index]: x for index, x in by_row.items()} for key, by_row in infos.items()}

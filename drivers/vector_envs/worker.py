@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper, create_shared_memory, read_from_shared_memory
 
+from ppo_agent.common import array_nests
 from ppo_agent.common.types import Nest
 
 from ..faults.faults import FAULTS, Fault, portable
@@ -63,56 +63,38 @@ class SharedArrays(NamedTuple):
 
 
 class LostWorkerError(Exception):
-    """A process did not answer: `text` says in words what became of it."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-
-class _Owner(NamedTuple):
-    """The process that starts a worker.
-
-    Attributes:
-        pid: Its process id; None if another process starts the workers on its behalf.
-        in_main_thread: Whether its main thread starts the worker.
-    """
-
-    pid: int | None
-    in_main_thread: bool
+    """A process did not answer: the message says what became of it."""
 
 
 class Worker:
-    """A process with the environments `first` to `first + size - 1` of a vector environment.
+    """A process with some of the environments of a vector environment.
 
     Attributes:
         process: The process.
         rows: Of its environments, a range.
     """
 
-    def __init__(
-        self, make: Callable[[], gym.Env], shared: SharedArrays, first: int, size: int, limit: float | None
-    ) -> None:
+    def __init__(self, make: Callable[[], gym.Env], shared: SharedArrays, rows: range, limit: float | None) -> None:
         """Starts the process; `wait_until_ready` comes next.
 
         Args:
             make: Makes an environment.
             shared: Shared by all processes.
-            first: Its first row.
-            size: How many environments it has.
+            rows: Of its environments.
             limit: Seconds that a step or reset of all of them may take; None for any time.
         """
         context: Any = multiprocessing.get_context()
-        self.rows = range(first, first + size)
+        self.rows = rows
         self._limit, self._sent = limit, 0.0
         self._at = context.RawArray("q", 1)
         self._pipe, child = context.Pipe()
         _pipes.add(self._pipe)
         is_direct = context.get_start_method() != "forkserver"
-        owner = _Owner(os.getpid() if is_direct else None, threading.current_thread() is threading.main_thread())
-        arguments = (owner, child, CloudpickleWrapper(make), shared, first, size, self._at)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        owner = os.getpid() if is_direct else None
+        arguments = (owner, in_main_thread, child, CloudpickleWrapper(make), shared, rows, self._at)
         self.process: Any = context.Process(
-            target=_work, args=arguments, name=f"environments {first} to {first + size - 1}", daemon=True
+            target=_work, args=arguments, name=f"environments {rows[0]} to {rows[-1]}", daemon=True
         )
         self.process.start()
         child.close()
@@ -194,23 +176,28 @@ def close_all(workers: list[Worker], owner: int) -> None:
         worker.close(deadline)
 
 
-def _work(owner: _Owner, pipe: Any, make: Any, shared: SharedArrays, first: int, size: int, at: Any) -> None:
-    """What the process does."""
+def _work(
+    owner: int | None, in_main_thread: bool, pipe: Any, make: Any, shared: SharedArrays, rows: range, at: Any
+) -> None:
+    """What the process does.
+
+    `owner` is the id of the process that has started it, None where another one starts processes on its behalf.
+    """
     # The parent decides when it ends, not the terminal, nor the handlers that the parent has set for itself.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
-    end_with_parent(os.getppid() if owner.pid is None else owner.pid, owner.in_main_thread)
+    end_with_parent(os.getppid() if owner is None else owner, in_main_thread)
     for inherited in list(_pipes):
         inherited.close()
     env = None
     try:
-        env = _WorkerGroup(make, shared, first, size, np.frombuffer(at, np.int64))
+        env = _WorkerGroup(make, shared, rows, np.frombuffer(at, np.int64))
         pipe.send(None)
     except RAISED as error:
         with contextlib.suppress(OSError):
-            pipe.send(_sendable(error))
+            pipe.send(portable(Fault(f"{type(error).__name__}: {error}", error=error)).error)
         return
     with contextlib.suppress(EOFError, OSError):
         while (message := pipe.recv())[0] != "close":
@@ -224,11 +211,12 @@ class _WorkerGroup:
     After a step or a reset these are infos as `SerialVectorEnv` has them, None for empty ones.
     """
 
-    def __init__(self, make: Any, shared: SharedArrays, first: int, size: int, at: np.ndarray) -> None:
-        rows = slice(first, first + size)
+    def __init__(self, make: Any, shared: SharedArrays, rows: range, at: np.ndarray) -> None:
+        own = slice(rows.start, rows.stop)
         observations, self._rewards, self._flags = shared.arrays()
-        self._rewards, self._flags = self._rewards[rows], self._flags[:, rows]
-        self._env = SerialVectorEnv([make] * size, observations=_rows_of(observations, rows), at=at)
+        self._rewards, self._flags = self._rewards[own], self._flags[:, own]
+        observations = array_nests.map_structure(lambda x: x[own], observations)
+        self._env = SerialVectorEnv([make] * len(rows), observations=observations, at=at)
 
     def step(self, actions: Nest) -> dict[str, Any] | None:
         _, self._rewards[:], self._flags[0], self._flags[1], infos = self._env.step(actions)
@@ -252,14 +240,3 @@ def _portable(infos: dict[str, Any]) -> dict[str, Any] | None:
     if FAULTS in infos:
         infos[FAULTS] = {index: portable(fault) for index, fault in infos[FAULTS].items()}
     return infos or None
-
-
-def _sendable(error: BaseException) -> BaseException:
-    fault = portable(Fault(f"{type(error).__name__}: {error}", error=error))
-    return fault.error or RuntimeError("".join(traceback.format_exception(error)))
-
-
-def _rows_of(nest: Nest, rows: slice) -> Nest:
-    if isinstance(nest, dict):
-        return {key: _rows_of(value, rows) for key, value in nest.items()}
-    return tuple(_rows_of(part, rows) for part in nest) if isinstance(nest, tuple) else nest[rows]
