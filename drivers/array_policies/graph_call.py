@@ -7,7 +7,6 @@ function as one operation takes 62 us. Each tensor made of an array takes 13 us,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,29 +36,12 @@ class GraphCall:
 
         traced = tf.function(call_packed, input_signature=packing.specs, autograph=False).get_concrete_function()
         self._pack_result = array_nests.packer(traced.structured_outputs)
-        self._call = as_one_operation(traced)
+        self._call = host_calls.as_one_operation(traced)
 
     def __call__(self, *arguments: Nest) -> Nest:
         """Returns the function's result, a nest of arrays."""
         tensors = self._call(self._packing.pack(self._flatten(arguments)))
         return self._pack_result(tensor.numpy() for tensor in tensors)
-
-
-def as_one_operation(function: Any) -> Callable[..., list[tf.Tensor]]:
-    """Returns what calls a concrete function with a flat list of arrays or tensors, at a third of the usual cost."""
-    dtypes = [output.dtype for output in function.outputs]
-    captured = list(function.captured_inputs)
-    # Grappler's rewrites make small graphs slower, by a tenth, and large ones no faster.
-    config = tf.compat.v1.ConfigProto()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    config_proto = config.SerializeToString()
-
-    def call(arguments: list[Any]) -> list[tf.Tensor]:
-        return tf.raw_ops.StatefulPartitionedCall(
-            args=[*arguments, *captured], Tout=dtypes, f=function, config_proto=config_proto
-        )
-
-    return call
 
 
 class _Packing:

@@ -17,7 +17,6 @@ from ppo_agent.common import array_nests, host_calls
 from ppo_agent.common.types import Array, Nest
 
 from .flat_graph import FlatGraph, flatten, subgraph
-from .graph_call import as_one_operation
 from .numpy_code import NumpyCode
 from .numpy_operations import UnsupportedError
 from .numpy_source import NumpySource
@@ -52,7 +51,7 @@ class NumpyProgram:
         """
         flat = flatten(function)
         source = NumpySource(flat)
-        self._call_tensorflow, self._structure = as_one_operation(function), function.structured_outputs
+        self._call_tensorflow, self._structure = host_calls.as_one_operation(function), function.structured_outputs
         self._read_fixed = _fixed_reader(flat, list(source.fixed.values()))
         self._variables = VariableWatch([x for x in flat.captured.values() if isinstance(x, tf.Variable)])
         self.results_vary = source.results_vary()

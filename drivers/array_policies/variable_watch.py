@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from .graph_call import as_one_operation
+from ppo_agent.common.host_calls import as_one_operation
 
 
 class VariableWatch:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ppo_agent.common import host_calls
 from ppo_agent.common.nest_checks import fits
 from ppo_agent.common.types import Array
 from ppo_agent.export import numpy_policy, sources
@@ -40,7 +41,15 @@ class SavedModelRunner:
         found = sources.acting_signatures(self._loaded)
         signatures = [found[name] for name in outputs if name in found]
         self.inputs: dict[str, tf.TensorSpec] = dict(signatures[0].structured_input_signature[1])
-        self._call, self._outputs = _as_one_operation(signatures, self.inputs)
+
+        def joined(*leaves: tf.Tensor) -> dict[str, tf.Tensor]:
+            inputs = dict(zip(self.inputs, leaves, strict=True))
+            return {name: leaf for signature in signatures for name, leaf in signature(**inputs).items()}
+
+        specs = list(self.inputs.values())
+        traced = tf.function(joined, input_signature=specs, autograph=False).get_concrete_function()
+        self._call, self._outputs = host_calls.as_one_operation(traced), sorted(traced.structured_outputs)
+        self._told = _told(self._run, {name: (spec.shape, spec.dtype.name) for name, spec in self.inputs.items()})
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name.
@@ -48,12 +57,10 @@ class SavedModelRunner:
         Raises:
             ValueError: the inputs are not what the policy takes.
         """
-        try:
-            found = self._call([inputs[name] for name in self.inputs])
-        except (KeyError, ValueError, TypeError, tf.errors.OpError):
-            specs = {name: (spec.shape, spec.dtype.name) for name, spec in self.inputs.items()}
-            _check_inputs(inputs, specs)
-            raise
+        return self._told(inputs)
+
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        found = self._call([inputs[name] for name in self.inputs])
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, found, strict=True)}
 
     def initial_state(self, batch_size: int) -> dict[str, Array]:
@@ -64,28 +71,17 @@ class SavedModelRunner:
         }
 
 
-def _as_one_operation(
-    signatures: list[Any], specs: Mapping[str, tf.TensorSpec]
-) -> tuple[Callable[[list[Array]], list[tf.Tensor]], list[str]]:
-    """A function of arrays in the order of the specs, and the names of its results."""
+def _told(run: Runner, specs: Mapping[str, tuple[Any, str]]) -> Runner:
+    """The runner, which says in one sentence what is wrong with its inputs; `specs` as in `_check_inputs`."""
 
-    def joined(*leaves: tf.Tensor) -> dict[str, tf.Tensor]:
-        inputs = dict(zip(specs, leaves, strict=True))
-        return {name: leaf for signature in signatures for name, leaf in signature(**inputs).items()}
+    def call(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            return run(inputs)
+        except Exception:  # Each kind of onnxruntime's derives from Exception alone.
+            _check_inputs(inputs, specs)
+            raise
 
-    traced = tf.function(joined, input_signature=list(specs.values()), autograph=False).get_concrete_function()
-    captured, dtypes = list(traced.captured_inputs), [output.dtype for output in traced.outputs]
-    config = tf.compat.v1.ConfigProto()
-    # Rewriting small graphs costs more than it saves.
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    config_proto = config.SerializeToString()
-
-    def call(arrays: list[Array]) -> list[tf.Tensor]:
-        return tf.raw_ops.StatefulPartitionedCall(
-            args=[*arrays, *captured], Tout=dtypes, f=traced, config_proto=config_proto
-        )
-
-    return call, sorted(traced.structured_outputs)
+    return call
 
 
 def _check_inputs(inputs: Mapping[str, Array], specs: Mapping[str, tuple[Any, str]]) -> None:
@@ -117,16 +113,9 @@ def tflite_runner(file: Path, outputs: tuple[str, ...] = ("action", "distributio
     names = [name for name in outputs if name in interpreter.get_signature_list()]
     runners = [interpreter.get_signature_runner(name) for name in names]
 
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        try:
-            return {name: value for runner in runners for name, value in runner(**inputs).items()}
-        except (ValueError, TypeError, RuntimeError):
-            specs = {name: (x["shape_signature"].tolist(), np.dtype(x["dtype"]).name) for name, x in details.items()}
-            _check_inputs(inputs, specs)
-            raise
-
     details = {name: x for runner in runners for name, x in runner.get_input_details().items()}
-    return run
+    specs = {name: (x["shape_signature"].tolist(), np.dtype(x["dtype"]).name) for name, x in details.items()}
+    return _told(lambda inputs: {name: value for runner in runners for name, value in runner(**inputs).items()}, specs)
 
 
 def _interpreter(file: Path) -> Any:
@@ -157,16 +146,8 @@ def onnx_runner(file: Path, outputs: tuple[str, ...] = ("action", "distribution"
     state = "next_policy_state"
     names = [o.name for o in session.get_outputs() if o.name.startswith((*outputs, state))]
     plain = [name.removeprefix("next_") for name in names]
-
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        try:
-            return dict(zip(plain, session.run(names, dict(inputs)), strict=True))
-        except Exception:  # Each kind of onnxruntime's derives from Exception alone.
-            _check_inputs(inputs, specs)
-            raise
-
     specs = {i.name: (i.shape, _ONNX_DTYPES.get(i.type, i.type)) for i in session.get_inputs()}
-    return run
+    return _told(lambda inputs: dict(zip(plain, session.run(names, dict(inputs)), strict=True)), specs)
 
 
 def numpy_runner(directory: Path, outputs: tuple[str, ...] = ("action", "distribution")) -> Runner:
@@ -175,12 +156,4 @@ def numpy_runner(directory: Path, outputs: tuple[str, ...] = ("action", "distrib
     names = [name for name in whole.document["outputs"] if name.startswith((*outputs, "policy_state"))]
     policy = numpy_policy.NumpyPolicy(directory, names)
     specs = {name: (spec["shape"], spec["dtype"]) for name, spec in whole.document["inputs"].items()}
-
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        try:
-            return policy(**inputs)
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError):
-            _check_inputs(inputs, specs)
-            raise
-
-    return run
+    return _told(lambda inputs: policy(**inputs), specs)
