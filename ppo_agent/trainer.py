@@ -83,7 +83,7 @@ class Trainer(TrainerState):
                 no use for PPO, or `root_dir` cannot be used.
         """
         agent, settings = choosing.sorted_out(agent, settings)
-        if check_seed("seed", seed) is None:
+        if check_seed(seed) is None:
             raise ValueError("seed is None, expected an int of at least 0.")
         Callbacks(callbacks := list(callbacks))
         directory = None if root_dir is None else RunDirectory(root_dir)

@@ -97,7 +97,7 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
             ValueError: An argument has a wrong value, the id is unknown, a package that the environment needs is not
                 installed (the sentence says what to install), or a space has no tensor form.
         """
-        self._seed = check_seed("seed", seed)
+        self._seed = check_seed(seed)
         check_limits(max_restarts, step_time_limit_s, invalid_steps)
         drops = invalid_steps == "drop"
         try:

@@ -59,7 +59,7 @@ class TensorFlowEnvironment(tf_environment.TFEnvironment, tf.Module, metaclass=a
             ValueError: An argument has a wrong value.
         """
         num_environments = check_int("num_environments", num_environments)
-        seed = check_seed("seed", seed)
+        seed = check_seed(seed)
         tf.Module.__init__(self, name=type(self).__name__)
         time_step_spec = ts.time_step_spec(spaces.observation_spec(self.observation_space))
         action_spec = spaces.action_spec(self.action_space)

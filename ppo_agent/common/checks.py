@@ -29,16 +29,8 @@ def check_int(name: str, value: Any, at_least: int = 1) -> int:
     return int(value)
 
 
-def check_seed(name: str, value: Any) -> int | None:
-    """Returns a seed as a Python int, None as it is.
-
-    Args:
-        name: what the argument is called in the message.
-        value: what was given.
-
-    Raises:
-        ValueError: it is neither None nor an int of at least 0.
-    """
-    if value is not None and not is_int(value):
-        raise ValueError(f"{name} is {value!r}, expected None or an int of at least 0.")
-    return None if value is None else int(value)
+def check_seed(seed: Any) -> int | None:
+    """Returns a seed as a Python int, None as it is; raises ValueError unless it is one of them and not negative."""
+    if seed is not None and not is_int(seed):
+        raise ValueError(f"seed is {seed!r}, expected None or an int of at least 0.")
+    return None if seed is None else int(seed)

@@ -27,10 +27,10 @@ def test_another_smallest_value():
 
 @pytest.mark.parametrize("value", [None, 0, np.int64(2**62)])
 def test_a_seed(value):
-    assert checks.check_seed("seed", value) == value
+    assert checks.check_seed(value) == value
 
 
 @pytest.mark.parametrize("value", [-1, True, 0.5, "a"])
 def test_what_is_no_seed(value):
     with pytest.raises(ValueError, match=r"seed is .*, expected None or an int of at least 0\.$"):
-        checks.check_seed("seed", value)
+        checks.check_seed(value)
