@@ -13,7 +13,7 @@ from ppo_agent.common.configurable import configurable
 from ppo_agent.common.environment_options import LONGEST_EPISODE
 from ppo_agent.common.types import Nest
 
-from .rollout_driver import NO_LIMIT, Count, RolloutDriver, check_count
+from .rollout_driver import NO_LIMIT, RolloutDriver, check_count
 
 
 @configurable("tf_agents.drivers.dynamic_episode_driver")
@@ -26,6 +26,8 @@ class DynamicEpisodeDriver(RolloutDriver):
 
     Observers get the rows after the rollout, see `ppo_agent.drivers.observers`.
     """
+
+    _counted, _counts_boundaries = "num_episodes", True
 
     def __init__(
         self,
@@ -47,8 +49,7 @@ class DynamicEpisodeDriver(RolloutDriver):
             num_episodes: Episodes per run, over all environments.
             bootstrap_row: Whether each run ends with a row for the time step after its last action.
         """
-        count = Count("num_episodes", num_episodes, counts_boundaries=True)
-        super().__init__(env, policy, observers, transition_observers, count, bootstrap_row=bootstrap_row)
+        super().__init__(env, policy, observers, transition_observers, num_episodes, bootstrap_row=bootstrap_row)
 
     def run(
         self,

@@ -11,7 +11,7 @@ from tf_agents.trajectories import time_step as ts
 from ppo_agent.common.configurable import configurable
 from ppo_agent.common.types import Nest
 
-from .rollout_driver import Count, RolloutDriver
+from .rollout_driver import RolloutDriver
 
 
 @configurable("tf_agents.drivers.dynamic_step_driver")
@@ -22,6 +22,8 @@ class DynamicStepDriver(RolloutDriver):
 
     Observers get the rows after the rollout, see `ppo_agent.drivers.observers`.
     """
+
+    _counted, _counts_boundaries = "num_steps", False
 
     def __init__(
         self,
@@ -43,8 +45,7 @@ class DynamicStepDriver(RolloutDriver):
             num_steps: Environment steps per run, over all environments.
             bootstrap_row: Whether each run ends with a row for the time step after its last action.
         """
-        count = Count("num_steps", num_steps, counts_boundaries=False)
-        super().__init__(env, policy, observers, transition_observers, count, bootstrap_row=bootstrap_row)
+        super().__init__(env, policy, observers, transition_observers, num_steps, bootstrap_row=bootstrap_row)
 
     def run(
         self,

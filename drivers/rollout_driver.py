@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,26 +22,11 @@ from .environments.py_environment_adapter import on_arrays
 from .faults.soundness import check_rollout
 from .observers import Observed, Observers
 from .rollouts import compiled_loop
-from .rollouts.dropped import drop_abandoned
 from .rollouts.graph_loop import collect_in_graph
 from .rollouts.python_loop import collect_in_python, groups_of
-from .rollouts.rollout import NumpyPolicy, StopRule
+from .rollouts.rollout import StopRule, drop_abandoned
 
 NO_LIMIT = np.iinfo(np.int32).max
-
-
-class Count(NamedTuple):
-    """What a run counts until it ends.
-
-    Attributes:
-        name: Of the argument, for errors.
-        value: Rows to count in a run, a positive int or a tensor.
-        counts_boundaries: As in `StopRule`.
-    """
-
-    name: str
-    value: Any
-    counts_boundaries: bool
 
 
 class RolloutDriver(driver.Driver):
@@ -58,13 +43,17 @@ class RolloutDriver(driver.Driver):
     Graphs are traced on the first run only. Inside a user's own `tf.function` the last two ways are open.
     """
 
+    # What a run counts until it ends, the name of an argument; and as in `StopRule`.
+    _counted: str
+    _counts_boundaries: bool
+
     def __init__(
         self,
         env: tf_environment.TFEnvironment,
         policy: tf_policy.TFPolicy,
         observers: Sequence[Callable] | None,
         transition_observers: Sequence[Callable] | None,
-        count: Count,
+        num: Any,
         *,
         bootstrap_row: bool,
     ) -> None:
@@ -75,15 +64,15 @@ class RolloutDriver(driver.Driver):
             policy: Policy that fits its specs.
             observers: Callables that take a `Trajectory` of rows.
             transition_observers: Callables that take (time_step, policy_step, next_time_step).
-            count: What a run counts.
+            num: Rows that a run counts until it ends, a positive int or a tensor.
             bootstrap_row: Whether each run ends with a row that holds the time step after its last action (next step
                 type FIRST, reward 0, discount 1), so that every collected step can be trained on.
 
         Raises:
             TypeError: `env`, `policy` or an observer is of the wrong type.
-            ValueError: The count is no positive int, or the policy was made for other specs.
+            ValueError: `num` is no positive int, or the policy was made for other specs.
         """
-        self._num = check_count(count.name, count.value)
+        self._num = check_count(self._counted, num)
         if not isinstance(env, tf_environment.TFEnvironment):
             raise TypeError(f"env is {env!r}, expected a tf_agents TFEnvironment (TFPyEnvironment wraps a Python one).")
         if not isinstance(policy, tf_policy.TFPolicy):
@@ -93,7 +82,6 @@ class RolloutDriver(driver.Driver):
                 raise TypeError(f"{name} is {group!r}, expected a list of callables.")
         check_fit(env, policy)
         super().__init__(env, policy, list(observers or ()), list(transition_observers or ()))
-        self._counts_boundaries = count.counts_boundaries
         self._sinks = Observers(self.observers, self.transition_observers, bootstrap_row)
         self._array_env = on_arrays(env)
         self._array_policy = None if self._array_env is None else ArrayPolicy(policy)
@@ -103,9 +91,9 @@ class RolloutDriver(driver.Driver):
         )
         self._compiled = None
         if getattr(env, "is_compilable", False):
-            is_known = not count.counts_boundaries and not tf.is_tensor(self._num)
+            is_known = not self._counts_boundaries and not tf.is_tensor(self._num)
             expected_rows = -(-self._num // env.batch_size) if is_known else None
-            self._compiled = compiled_loop.CompiledRollout(env, policy, count.counts_boundaries, expected_rows)
+            self._compiled = compiled_loop.CompiledRollout(env, policy, self._counts_boundaries, expected_rows)
         # An environment with `step_numpy` is taken to check its time steps itself, as `GymnasiumEnvironment` does.
         self._checks = not hasattr(env, "step_numpy")
         self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
@@ -179,7 +167,7 @@ class RolloutDriver(driver.Driver):
         return time_step, policy_state
 
     def _collect_numpy(
-        self, array_policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+        self, array_policy: ArrayPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
     ) -> tuple[ts.TimeStep, Nest]:
         array_policy.refresh()
         time_step, policy_state = host_calls.to_arrays((time_step, policy_state))

@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ArrayPolicy:
-    """Acts on NumPy arrays as a TensorFlow policy does; a `NumpyPolicy`.
+    """Acts on NumPy arrays as a TensorFlow policy does.
 
     Actions are drawn with random numbers of its own, whose seed follows from TensorFlow's when this is made.
 

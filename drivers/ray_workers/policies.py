@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,24 +17,24 @@ from ppo_agent.common import array_nests, host_calls
 from ppo_agent.common.types import Array, Nest
 
 from ..array_policies.array_policy import ArrayPolicy
-from ..array_policies.numpy_program import NumpyProgram
+from ..array_policies.numpy_code import NumpyCode
 from ..array_policies.seeded_actions import seeded_action
-from .worker_policies import GraphPolicyMaker, NumpyPolicyMaker
+from .graph_policy import GraphPolicy
+from .worker import WorkerPolicy
 
 
-class Shipped(Protocol):
+class Shipped(NamedTuple):
     """A policy for workers.
 
     Attributes:
-        maker: Makes it in a worker, given a seed.
+        make: Makes it in a worker, given the seed of its random numbers.
         structure: Nest of (action, policy info, policy state).
+        values: Returns its present weights, as the worker's `put` takes them.
     """
 
-    maker: Any
+    make: Callable[[np.random.SeedSequence], WorkerPolicy]
     structure: Nest
-
-    def values(self) -> list[Array]:
-        """Returns its present weights, as the worker's `put` takes them."""
+    values: Callable[[], list[Array]]
 
 
 def ship(policy: tf_policy.TFPolicy, num_environments: int) -> Shipped:
@@ -43,7 +44,9 @@ def ship(policy: tf_policy.TFPolicy, num_environments: int) -> Shipped:
     """
     example = _example(policy, num_environments)
     program = ArrayPolicy(policy, seed=0).program(*example)
-    return _NumpyShipped(program, example) if program is not None else _GraphShipped(policy, example)
+    if program is None:
+        return _as_graph(policy, example)
+    return Shipped(functools.partial(NumpyCode, program.portable), program.act(*example), program.fixed_values)
 
 
 def initial_state(policy: tf_policy.TFPolicy, num_environments: int) -> Nest:
@@ -63,33 +66,22 @@ def _example(policy: tf_policy.TFPolicy, num_environments: int) -> tuple[ts.Time
     return tf.nest.map_structure(array, spec), initial_state(policy, num_environments)
 
 
-class _NumpyShipped:
-    def __init__(self, program: NumpyProgram, example: tuple[ts.TimeStep, Nest]) -> None:
-        self.structure = tuple(program.act(*example))
-        self.maker = NumpyPolicyMaker(program.portable)
-        self.values = program.fixed_values
+def _as_graph(policy: tf_policy.TFPolicy, example: tuple[ts.TimeStep, Nest]) -> Shipped:
+    module = tf.Module()
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in array_nests.flatten(example)]
 
+    @tf.function(input_signature=[*specs, tf.TensorSpec([2], tf.int32)], autograph=False)
+    def act(*leaves: tf.Tensor) -> list[tf.Tensor]:
+        time_step, state = tf.nest.pack_sequence_as(example, leaves[:-1])
+        step = seeded_action(policy, time_step, state, leaves[-1])
+        return tf.nest.flatten(host_calls.plain((step.action, step.info, step.state)))
 
-class _GraphShipped:
-    def __init__(self, policy: tf_policy.TFPolicy, example: tuple[ts.TimeStep, Nest]) -> None:
-        module = tf.Module()
-        specs = [tf.TensorSpec(x.shape, x.dtype) for x in array_nests.flatten(example)]
-
-        @tf.function(input_signature=[*specs, tf.TensorSpec([2], tf.int32)], autograph=False)
-        def act(*leaves: tf.Tensor) -> list[tf.Tensor]:
-            time_step, state = tf.nest.pack_sequence_as(example, leaves[:-1])
-            step = seeded_action(policy, time_step, state, leaves[-1])
-            return tf.nest.flatten(host_calls.plain((step.action, step.info, step.state)))
-
-        self._variables = list(act.get_concrete_function().graph.variables)
-        module.act, module.variables_in_order = act, self._variables
-        self.structure = host_calls.plain(
-            (policy.policy_step_spec.action, policy.policy_step_spec.info, policy.policy_step_spec.state)
-        )
-        self.maker = GraphPolicyMaker(_saved(module), tf.nest.map_structure(lambda _: 0, self.structure))
-
-    def values(self) -> list[Array]:
-        return [variable.numpy() for variable in self._variables]
+    variables = list(act.get_concrete_function().graph.variables)
+    module.act, module.variables_in_order = act, variables
+    step_spec = policy.policy_step_spec
+    structure = host_calls.plain((step_spec.action, step_spec.info, step_spec.state))
+    make = functools.partial(GraphPolicy, _saved(module), tf.nest.map_structure(lambda _: 0, structure))
+    return Shipped(make, structure, lambda: [variable.numpy() for variable in variables])
 
 
 def _saved(module: tf.Module) -> dict[str, bytes]:

@@ -21,8 +21,7 @@ from ..environments.gymnasium_environment import GymnasiumEnvironment
 from ..faults.soundness import leaves_of
 from ..observers import Observers
 from ..rollout_driver import check_fit
-from ..rollouts.dropped import drop_abandoned
-from ..rollouts.rollout import Rollout
+from ..rollouts.rollout import Rollout, drop_abandoned
 from . import cluster, policies
 from .crew import Crew
 from .worker import Plan, Rows
@@ -106,7 +105,7 @@ class RayDriver(driver.Driver):
         check_int("max_restarts", max_restarts, at_least=0)
         if not worker_time_limit_s > 0:
             raise ValueError(f"worker_time_limit_s is {worker_time_limit_s}, expected seconds, more than 0.")
-        checked_seed = check_seed("seed", seed)
+        checked_seed = check_seed(seed)
         start_seed = draw_seed() if checked_seed is None else checked_seed
         with GymnasiumEnvironment(env, vectorization="sync", invalid_steps=invalid_steps) as single:
             check_fit(single, policy)
@@ -221,7 +220,7 @@ class RayDriver(driver.Driver):
 
     def _started(self) -> Crew:
         if self._crew is None:
-            self._crew = Crew(self._ray, self._plans, self._shipped.maker, self._max_restarts, self._time_limit_s)
+            self._crew = Crew(self._ray, self._plans, self._shipped.make, self._max_restarts, self._time_limit_s)
         return self._crew
 
     def _end_workers(self) -> None:

@@ -15,8 +15,9 @@ from tf_agents.trajectories import time_step as ts
 from ppo_agent.common import array_nests
 from ppo_agent.common.types import Nest
 
+from ..array_policies.array_policy import ArrayPolicy
 from .columns import Columns
-from .rollout import EnvironmentGroup, NumpyEnvironment, NumpyPolicy, Rollout, StopRule
+from .rollout import EnvironmentGroup, NumpyEnvironment, Rollout, StopRule
 
 
 def groups_of(env: NumpyEnvironment) -> Sequence[EnvironmentGroup]:
@@ -26,7 +27,7 @@ def groups_of(env: NumpyEnvironment) -> Sequence[EnvironmentGroup]:
 
 
 def collect_in_python(
-    groups: Sequence[EnvironmentGroup], policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+    groups: Sequence[EnvironmentGroup], policy: ArrayPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
 ) -> tuple[Rollout, ts.TimeStep, Nest]:
     """Steps groups of environments in Python, each from its current state.
 
@@ -59,7 +60,7 @@ class _Recorder:
     """The rollout of one group, row by row."""
 
     def __init__(
-        self, group: EnvironmentGroup, policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+        self, group: EnvironmentGroup, policy: ArrayPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
     ) -> None:
         self._group, self._policy, self._stop = group, policy, stop
         self.time_step, self.policy_state = time_step, policy_state
@@ -93,7 +94,7 @@ class _Recorder:
 
 
 def _recorders(
-    groups: Sequence[EnvironmentGroup], policy: NumpyPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
+    groups: Sequence[EnvironmentGroup], policy: ArrayPolicy, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule
 ) -> list[_Recorder]:
     recorders, start = [], 0
     for group in groups:

@@ -14,25 +14,7 @@ from tf_agents.trajectories import trajectory
 
 from ppo_agent.common.types import Nest
 
-_LAST = int(ts.StepType.LAST)
-
-
-class NumpyPolicy(Protocol):
-    """A policy that takes and returns NumPy arrays."""
-
-    def refresh(self) -> None:
-        """Takes over the current variables of the TensorFlow policy."""
-
-    def initial_state(self, batch_size: int) -> Nest:
-        """Returns the policy state before the first step, a nest of arrays [batch_size, ...]; () for none."""
-
-    def act(self, time_step: ts.TimeStep, state: Nest) -> tuple[Nest, Nest, Nest]:
-        """Returns fresh arrays (action, policy info, next policy state).
-
-        Args:
-            time_step: Arrays [B, ...]; at FIRST the policy forgets what came before.
-            state: The policy state before the step.
-        """
+_FIRST, _LAST = int(ts.StepType.FIRST), int(ts.StepType.LAST)
 
 
 class NumpyEnvironment(Protocol):
@@ -98,6 +80,34 @@ class StopRule(NamedTuple):
         return boundaries if self.counts_boundaries else len(step_type) - boundaries
 
 
+def drop_abandoned(rollout: Rollout) -> Rollout:
+    """Marks the rows of episodes that were given up, so that nobody learns from them or counts them.
+
+    An episode was given up where a first step follows on one that is not the last: its environment was restarted. A
+    rollout is a rectangle, so the rows stay; they look like padding (step type and next step type FIRST, reward 0,
+    discount 1), which learners mask and `EpisodeStatistics` does not count. Rows of the same episode in earlier
+    rollouts have been given away already.
+
+    Args:
+        rollout: T >= 1 steps of B environments, arrays, whose step types, rewards and discounts may be written to.
+
+    Returns:
+        The same rollout.
+    """
+    step_type = rollout.time_steps.step_type
+    given_up = (step_type[:, 1:] == _FIRST) & (step_type[:, :-1] != _LAST)
+    if not given_up.any():
+        return rollout
+    dropped = np.zeros(given_up.shape, bool)
+    for row, end in zip(*np.nonzero(given_up), strict=True):
+        starts = np.flatnonzero(step_type[row, : end + 1] == _FIRST)
+        dropped[row, starts[-1] if len(starts) else 0 : end + 1] = True
+    step_type[:, :-1][dropped] = _FIRST
+    for values, number in ((rollout.time_steps.reward, 0.0), (rollout.time_steps.discount, 1.0)):
+        values[:, 1:][dropped] = number
+    return rollout
+
+
 def to_trajectory(rollout: Rollout, bootstrap_row: bool) -> trajectory.Trajectory:
     """Returns the rollout as rows.
 
@@ -116,7 +126,7 @@ def to_trajectory(rollout: Rollout, bootstrap_row: bool) -> trajectory.Trajector
         lambda x: x[:, 1:], (steps.step_type, steps.reward, steps.discount)
     )
     if bootstrap_row:
-        next_step_type, discount = _append_like(next_step_type, int(ts.StepType.FIRST)), _append_like(discount, 1.0)
+        next_step_type, discount = _append_like(next_step_type, _FIRST), _append_like(discount, 1.0)
         reward = tf.nest.map_structure(lambda x: _append_like(x, 0.0), reward)
         action, info = tf.nest.map_structure(lambda x: _concat([x, x[:, -1:]]), (action, info))
     else:

@@ -17,8 +17,7 @@ from ppo_agent.drivers import (
     GymnasiumEnvironment,
     TFCartPole,
 )
-from ppo_agent.drivers.rollouts.dropped import drop_abandoned
-from ppo_agent.drivers.rollouts.rollout import Rollout, to_trajectory
+from ppo_agent.drivers.rollouts.rollout import Rollout, drop_abandoned, to_trajectory
 from ppo_agent.learner import batches
 from ppo_agent.maths import masking
 

@@ -1,4 +1,4 @@
-"""Policies inside a worker: a policy that consists of NumPy's operations needs no TensorFlow."""
+"""A policy inside a worker that NumPy cannot carry out."""
 
 from __future__ import annotations
 
@@ -6,51 +6,24 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ppo_agent.common import array_nests
 from ppo_agent.common.types import Array, Nest
 
-from ..array_policies.numpy_code import NumpyCode, PortableCode
-
-
-class NumpyPolicyMaker(NamedTuple):
-    """Makes a policy in NumPy.
-
-    Attributes:
-        code: What it consists of.
-    """
-
-    code: PortableCode
-
-    def __call__(self, seed: np.random.SeedSequence) -> NumpyCode:
-        """Returns the policy, whose random numbers have a seed."""
-        return NumpyCode(self.code, seed)
-
-
-class GraphPolicyMaker(NamedTuple):
-    """Makes a policy from a SavedModel.
-
-    Attributes:
-        files: Of the SavedModel, by path.
-        structure: Nest of (action, policy info, policy state), without arrays.
-    """
-
-    files: dict[str, bytes]
-    structure: Nest
-
-    def __call__(self, seed: np.random.SeedSequence) -> GraphPolicy:
-        """Returns the policy, whose random numbers have a seed."""
-        return GraphPolicy(self.files, self.structure, seed)
-
 
 class GraphPolicy:
-    """Calls a graph of TensorFlow at each step."""
+    """Calls a graph of TensorFlow at each step.
+
+    Args:
+        files: Of a SavedModel, by path.
+        structure: Nest of (action, policy info, policy state), without arrays.
+        seed: Of the random numbers.
+    """
 
     def __init__(self, files: dict[str, bytes], structure: Nest, seed: np.random.SeedSequence) -> None:
-        """Loads TensorFlow and the graph."""
         # A worker has one core.
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             os.environ.setdefault(name, "1")
