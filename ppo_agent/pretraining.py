@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -10,9 +11,12 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import StepType
 
+from ppo_agent import network_checks
 from ppo_agent.agent import PPOAgent
+from ppo_agent.common import action_masks, host_calls
 from ppo_agent.common.checks import check_int
 from ppo_agent.common.types import Array, Nest
+from ppo_agent.config import number
 from ppo_agent.training.action_encoding import ActionEncoding
 from ppo_agent.training.episodes import Episodes, read_episodes
 
@@ -77,14 +81,14 @@ def pretrain(
     """
     check_int("num_epochs", num_epochs)
     check_int("batch_size", batch_size)
-    if not (0 <= validation_fraction < 1 and learning_rate > 0):
-        raise ValueError(
-            f"validation_fraction is {validation_fraction} and learning_rate {learning_rate}, expected a share below 1 "
-            "and a positive number."
-        )
+    if not 0 <= number(validation_fraction) < 1:
+        raise ValueError(f"validation_fraction is {validation_fraction!r}, expected a number from 0 to below 1.")
+    if not 0 < number(learning_rate) < math.inf:
+        raise ValueError(f"learning_rate is {learning_rate!r}, expected a positive finite number.")
     recorded = read_episodes(episodes, agent.time_step_spec.observation, agent.action_spec, encoding)
     if value and recorded.rewards is None:
         raise ValueError("value is True, expected episodes with rewards.")
+    _check_is_allowed(recorded, agent)
     rng = np.random.default_rng(seed)
     training, held_back = _split(recorded, validation_fraction, rng)
     agent.update_observation_normalizer(tf.nest.map_structure(lambda x: tf.constant(x[None]), training.observations))
@@ -103,6 +107,27 @@ def pretrain(
     return report
 
 
+def _check_is_allowed(episodes: Episodes, agent: PPOAgent) -> None:
+    """Raises ValueError for an action that its step's mask forbids: it would be imitated at any price."""
+    _, mask = action_masks.split(episodes.observations, network_checks.splitter_of(agent.actor_net))
+    if mask is None:
+        return
+    indices = action_masks.MaskLayout(agent.action_spec).leaf_indices
+    leaves = zip(indices, tf.nest.flatten(episodes.actions), tf.nest.flatten(agent.action_spec), strict=True)
+    for index, action, spec in leaves:
+        if index is None:
+            continue
+        categories = (action - spec.minimum)[..., np.newaxis].astype(np.int64)
+        positions = np.take_along_axis(np.broadcast_to(index, (len(action), *index.shape)), categories, axis=-1)
+        allowed = np.take_along_axis(np.asarray(mask) != 0, positions.reshape(len(action), -1), axis=-1)
+        if not allowed.all():
+            step = int(np.argmin(allowed.all(axis=-1)))
+            raise ValueError(
+                f"actions of the episodes is {action[step].tolist()} in step {step}, expected what the action mask of "
+                "that step allows."
+            )
+
+
 class _Cloning:
     """Gradient steps on recorded actions."""
 
@@ -115,8 +140,17 @@ class _Cloning:
         self._variables = list(variables.values())
         self._optimizer = tf.keras.optimizers.Adam(learning_rate)
         self._optimizer.build(self._variables)
-        self._step = tf.function(self._take_step, autograph=False, reduce_retracing=True)
-        self._look = tf.function(self._losses, autograph=False, reduce_retracing=True)
+        self._batch_spec = (
+            host_calls.with_outer_dims(host_calls.plain(agent.time_step_spec.observation), None),
+            host_calls.with_outer_dims(host_calls.plain(agent.action_spec), None),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.float32),
+        )
+        self._step, self._look = self._traced(self._take_step), functools.cache(lambda: self._traced(self._losses))
+
+    def _traced(self, function: Callable) -> Callable:
+        """The function of a batch of any size; called as a tf.function, TensorFlow would warn of one for each agent."""
+        return tf.function(function, autograph=False, input_signature=self._batch_spec).get_concrete_function()
 
     def epoch(self, episodes: Episodes, batch_size: int, rng: np.random.Generator) -> tuple[float, float, float]:
         """One pass; returns mean loss, accuracy and value loss."""
@@ -124,7 +158,7 @@ class _Cloning:
 
     def measure(self, episodes: Episodes, batch_size: int) -> tuple[float, float]:
         """Loss and accuracy without learning."""
-        return self._mean(self._look, episodes, batch_size, None)[:2]
+        return self._mean(self._look(), episodes, batch_size, None)[:2]
 
     def _mean(
         self, function: Callable, episodes: Episodes, batch_size: int, rng: np.random.Generator | None

@@ -342,6 +342,5 @@ class Trainer(TrainerState):
         from ppo_agent import pretraining
 
         with self.guard.deferred():
-            return pretraining.pretrain(
-                self.agent, episodes, num_epochs, seed=self.seed, encoding=self._encoding(), **options
-            )
+            known = {"seed": self.seed, "encoding": self._encoding()}
+            return pretraining.pretrain(self.agent, episodes, num_epochs, **{**known, **options})

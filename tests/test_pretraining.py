@@ -44,6 +44,37 @@ def test_an_expert_is_imitated(tmp_path: Path) -> None:
         assert "accuracy" in str(report)
 
 
+def test_faults_are_told_before_anything_changes() -> None:
+    arrays = {"obs": np.ones((3, 4)), "actions": np.zeros(3, int), "rewards": np.ones(3)}
+    faults: list[tuple[dict, dict]] = [
+        ({"rewards": np.array([1, np.nan, 1])}, {"value": True}), ({"rewards": np.ones(2)}, {"value": True}),
+        ({"actions": np.full(3, 0.5)}, {}),
+        ({}, {"learning_rate": np.inf}), ({}, {"learning_rate": "1e-3"}), ({}, {"validation_fraction": "x"}),
+        ({}, {"validation_fraction": np.nan}),
+    ]  # fmt: skip
+    with Trainer("CartPole-v1", **TINY) as trainer:
+        before = trainer.get_parameters()
+        for change, options in faults:
+            with pytest.raises(ValueError, match=r"^\w+ (of the episodes (has|holds)|is) .*, expected [^;]*\.$"):
+                trainer.pretrain({**arrays, **change}, 1, **options)
+        for name, array in trainer.get_parameters().items():
+            np.testing.assert_array_equal(array, before[name])
+
+
+def test_another_seed_shuffles_in_another_order_and_nothing_is_said_of_tracing(
+    rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrays = {"obs": rng.normal(size=(30, 4)), "actions": rng.integers(0, 2, 30)}
+    with Trainer("CartPole-v1", **TINY) as trainer:
+        before, found = trainer.get_parameters(), []
+        for seed in (0, 0, 1, 2, 3, 4, 5):
+            trainer.load_parameters(before)
+            found.append(trainer.pretrain(arrays, 1, seed=seed, batch_size=7).losses[0])
+    assert found[0] == found[1]
+    assert len(set(found)) > 2
+    assert "retracing" not in caplog.text
+
+
 def test_continuous_actions_from_trajectories() -> None:
     with Trainer("Pendulum-v1", **TINY) as trainer:
         buffer = UniformReplayBuffer(trainer.agent.collect_data_spec, 2, 500)

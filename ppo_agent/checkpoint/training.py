@@ -15,9 +15,14 @@ import tensorflow as tf
 from ppo_agent.agent import PPOAgent
 from ppo_agent.checkpoint import array_files, descriptions
 from ppo_agent.checkpoint.store import CheckpointStore, Loaded
-from ppo_agent.checkpoint.variables import Variables, named_variables, optimizer_variables
+from ppo_agent.checkpoint.variables import Variables, named_variables, optimizer_variables, unsound
 
 _REPORT = "agent/_report"
+# What training continues from, and not what was last trained on, which may be anything.
+_MUST_BE_SOUND = (
+    "agent/_actor_net/", "agent/_value_net/", "agent/_observation_normalizer/", "agent/_reward_normalizer/",
+    "agent/_value_scale/", "agent/_adaptive_kl_beta", "optimizer/",
+)  # fmt: skip
 # Entries that reports of `train` had in earlier versions.
 _SHORTER_REPORTS = (17,)
 _ARRAY = "__array__"
@@ -150,9 +155,10 @@ class TrainingCheckpoint:
         if found := list(self._misfits(loaded, variables, without)):
             rest = f"; and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
             raise CheckpointMismatchError(f"{loaded.path} does not fit: {'; '.join(found[:_MOST_TOLD])}{rest}.")
-        if not_finite := self._not_finite(loaded):
-            raise UnusableStateError(f"{loaded.path} holds {not_finite} with NaN or infinity, expected finite numbers.")
-        self._put(loaded, self._variables(), dict(self._stateful()))
+        for name in variables:
+            if name.startswith(_MUST_BE_SOUND) and (problem := unsound(name, loaded.arrays[name])):
+                raise UnusableStateError(f"{loaded.path} holds {name} with {problem}.")
+        self._put(loaded, variables, dict(self._stateful()))
 
     def take_over_parts(self, loaded: Loaded, names: Collection[str]) -> None:
         """Takes over some parts of a checkpoint, those of them that it holds, and nothing of the agent.
@@ -183,16 +189,6 @@ class TrainingCheckpoint:
         # Names, shapes and dtypes were compared.
         for name, variable in variables.items():
             variable.assign(loaded.arrays[name])
-
-    def _not_finite(self, loaded: Loaded) -> str | None:
-        """The name of a trained variable, or of a slot of the optimiser, that is not finite."""
-        trained = {id(variable) for variable in self._agent._trained_variables()}
-        for name, variable in self._variables().items():
-            array = loaded.arrays[name]
-            matters = id(variable) in trained or name.startswith("optimizer/")
-            if matters and array.dtype.kind in "fc" and not np.isfinite(array).all():
-                return name
-        return None
 
     def _variables(self) -> Variables:
         """Everything that is saved as a variable, by name."""

@@ -6,11 +6,17 @@ import collections
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from ppo_agent.common.types import Array
 from ppo_agent.learner import optimizers
 
 Variables = dict[str, tf.Variable]
+
+# Statistics of normalisers that are counts, of at least one entry's part, or sums of squares.
+_POSITIVE = ("_normalizer/_count/",)
+_NOT_NEGATIVE = ("_normalizer/_m2/", "_value_scale/_count", "_value_scale/_variance")
 
 
 def named_variables(root: Any, leave_out: Iterable[Any] = ()) -> Variables:
@@ -59,6 +65,22 @@ def optimizer_variables(optimizer: Any, trained: Mapping[str, tf.Variable]) -> V
         # Two networks of one name have variables of one name.
         found[name if name not in found else f"{name}#{len(found)}"] = variable
     return found
+
+
+def unsound(name: str, array: Array) -> str | None:
+    """What nothing can continue from in the value of a variable, and what is expected; None if it is sound.
+
+    Args:
+        name: of the variable, see `named_variables`.
+        array: its value.
+    """
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        return "NaN or infinity, expected finite numbers"
+    if any(part in name for part in _POSITIVE) and (array <= 0).any():
+        return f"{array.min()}, expected positive numbers"
+    if any(part in name for part in _NOT_NEGATIVE) and (array < 0).any():
+        return f"{array.min()}, expected numbers of at least 0"
+    return None
 
 
 def _by_owner(name: str, owners: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,14 @@ from tf_agents.trajectories import StepType
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
 
+from ppo_agent import network_checks
 from ppo_agent.agent import PPOAgent
-from ppo_agent.common import host_calls
+from ppo_agent.common import action_masks, host_calls
+from ppo_agent.common.action_masks import MaskLayout
 from ppo_agent.common.types import Array, Nest
 from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 from ppo_agent.export import actor_keys
+from ppo_agent.training import given_arrays
 from ppo_agent.training.action_encoding import ActionEncoding
 
 
@@ -34,23 +38,29 @@ class Actor:
         policy = agent.collect_policy
         self._policies: dict[bool, tf_policy.TFPolicy] = {True: greedy_policy.GreedyPolicy(policy), False: policy}
         self._on_arrays: dict[bool, Any] = {}
-        self._value = tf.function(self._value_of, autograph=False, reduce_retracing=True)
+        # Of batches of any size; called as a tf.function, TensorFlow would warn of one for each trainer.
+        batch = host_calls.with_outer_dims(host_calls.plain(agent.time_step_spec), None)
+        value = tf.function(self._value_of, autograph=False, input_signature=[batch])
+        self._value = functools.cache(value.get_concrete_function)
         self._spec = host_calls.plain(agent.time_step_spec.observation)
+        self._splitter, self._masks = network_checks.splitter_of(agent.actor_net), MaskLayout(agent.action_spec)
 
     def predict(
         self, observation: Nest, state: Nest = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Nest, Nest]:
         """See `Trainer.predict`."""
-        time_step, is_single = self._time_step(self._completed(observation), state, episode_start)
+        if deterministic not in (True, False):
+            raise ValueError(f"deterministic is {deterministic!r}, expected True or False.")
+        starts = state is None if episode_start is None else episode_start
+        time_step, is_single = self._time_step(self._completed(observation), starts)
+        self._check_choice(time_step.observation)
+        size, spec = len(time_step.step_type), host_calls.plain(self._agent.collect_policy.policy_state_spec)
+        kept = None if state is None else _state(state, spec, size, is_single=is_single)
         policy = self._on_arrays.get(deterministic)
         if policy is None:
             policy = self._on_arrays[deterministic] = ArrayPolicy(self._policies[deterministic])
         policy.refresh()
-        size = len(time_step.step_type)
-        if state is None:
-            state = policy.initial_state(size)
-        elif is_single:
-            state = tf.nest.map_structure(lambda x: np.asarray(x)[np.newaxis], state)
+        state = policy.initial_state(size) if kept is None else kept
         action, _, state = policy.act(time_step, state)
         action = self._encoding.encode(action)
         if is_single:
@@ -60,27 +70,41 @@ class Actor:
     def action_probability(self, observation: Nest, actions: Nest = None, logp: bool = False) -> Nest:
         """See `Trainer.action_probability`."""
         time_step, is_single = self._time_step(self._completed(observation))
+        self._check_choice(time_step.observation)
         distributions = self._distribution_of(host_calls.to_tensors(time_step))
         if actions is None:
             found = tf.nest.map_structure(_describe, distributions)
         else:
-            found = self._log_prob(distributions, actions, len(time_step.step_type))
+            found = self._log_prob(distributions, actions, len(time_step.step_type), is_single=is_single)
             found = found if logp else np.exp(found)
         return tf.nest.map_structure(lambda x: x[0], found) if is_single else found
+
+    def _check_choice(self, observation: Nest) -> None:
+        """Raises ValueError for masks [B, ...] that leave an action nothing to choose."""
+        _, mask = action_masks.split(observation, self._splitter)
+        if mask is not None and len(rows := self._masks.rows_without_choice(np.asarray(mask))):
+            row = f" in row {rows[0]}" if len(mask) > 1 else ""
+            raise ValueError(
+                f"the action mask of observation allows no action at all{row}, expected one for every component."
+            )
 
     def value(self, observation: Nest) -> Array:
         """See `Trainer.value`."""
         time_step, is_single = self._time_step(observation)
-        values = self._value(host_calls.to_tensors(time_step)).numpy()
+        values = self._value()(host_calls.to_tensors(time_step)).numpy()
         return values[0] if is_single else values
 
-    def _log_prob(self, distributions: Nest, actions: Nest, size: int) -> Array:
-        spec, actions = self._agent.action_spec, self._encoding.decode(actions)
-        leaves = zip(tf.nest.flatten(distributions), tf.nest.flatten(actions), tf.nest.flatten(spec), strict=True)
+    def _log_prob(self, distributions: Nest, actions: Nest, size: int, *, is_single: bool) -> Array:
+        spec = host_calls.plain(self._agent.action_spec)
+        leaves = given_arrays.leaves_of("actions", actions, spec)
         total = np.zeros(size)
-        for distribution, action, leaf in leaves:
-            batch = np.broadcast_to(np.asarray(action, leaf.dtype.as_numpy_dtype), [size, *leaf.shape])
-            log_prob = distribution.log_prob(batch).numpy()
+        for distribution, leaf, code in zip(tf.nest.flatten(distributions), leaves, self._encoding.leaves, strict=True):
+            array = given_arrays.fitted(leaf._replace(array=code.decode(leaf.array)), offset=code.offset)
+            shape = tuple(leaf.spec.shape)
+            if array.shape not in ((shape, (1, *shape)) if is_single else (shape, (size, *shape))):
+                expected = f"{shape}" if is_single else f"{shape} or {(size, *shape)}"
+                raise ValueError(f"{leaf.name} has shape {array.shape}, expected {expected}.")
+            log_prob = distribution.log_prob(np.broadcast_to(array, [size, *shape])).numpy()
             total += log_prob.reshape(size, -1).sum(-1)
         return total
 
@@ -104,45 +128,61 @@ class Actor:
         outer = np.shape(leaf)[: np.ndim(leaf) - leaf_spec.shape.rank]
         return actor_keys.completed(observation, self._spec, tf.constant(outer, tf.int32))
 
-    def _time_step(self, observation: Nest, state: Nest = None, episode_start: Any = None) -> tuple[ts.TimeStep, bool]:
+    def _time_step(self, observation: Nest, episode_start: Any = True) -> tuple[ts.TimeStep, bool]:
         """A batch of time steps, and whether the observation was a single one."""
-        spec = self._spec
-        try:
-            tf.nest.assert_same_structure(spec, observation, check_types=False)
-        except (ValueError, TypeError):
-            found = f"{type(observation).__name__} of {sorted(observation) if isinstance(observation, dict) else ''}"
-            raise ValueError(f"observation is a {found.rstrip(' of')}, expected {_shapes(spec)}.") from None
-        arrays = [_cast(x, leaf) for x, leaf in zip(tf.nest.flatten(observation), tf.nest.flatten(spec), strict=True)]
-        first = tf.nest.flatten(spec)[0]
-        is_single = arrays[0].ndim == first.shape.rank
+        leaves = given_arrays.leaves_of("observation", observation, self._spec)
+        arrays = [given_arrays.fitted(leaf) for leaf in leaves]
+        is_single = arrays[0].ndim == leaves[0].spec.shape.rank
+        size = 1 if is_single or not arrays[0].ndim else len(arrays[0])
+        for index, (array, leaf) in enumerate(zip(arrays, leaves, strict=True)):
+            shape = tuple(leaf.spec.shape)
+            if array.shape != (shape if is_single else (size, *shape)):
+                expected = f"{shape}, or a batch of them" if index == 0 else str(shape if is_single else (size, *shape))
+                raise ValueError(f"{leaf.name} has shape {array.shape}, expected {expected}.")
         if is_single:
             arrays = [array[np.newaxis] for array in arrays]
-        size = len(arrays[0]) if arrays[0].ndim else 0
-        for array, leaf in zip(arrays, tf.nest.flatten(spec), strict=True):
-            if array.shape != (size, *leaf.shape):
-                shape = array.shape[1:] if is_single else array.shape
-                raise ValueError(
-                    f"observation {leaf.name or ''} has shape {tuple(shape)}, expected {tuple(leaf.shape)}, "
-                    "or a batch of them."
-                )
-        starts = np.full(size, state is None) if episode_start is None else np.broadcast_to(episode_start, [size])
+        starts = np.broadcast_to(_episode_starts(episode_start, size), [size])
         step_type = np.where(starts, StepType.FIRST, StepType.MID).astype(np.int32)
         ones = np.ones(size, np.float32)
         rewards = tf.nest.map_structure(
             lambda r: np.zeros([size, *r.shape], np.float32), self._agent.time_step_spec.reward
         )
-        return ts.TimeStep(step_type, rewards, ones, tf.nest.pack_sequence_as(spec, arrays)), is_single
+        return ts.TimeStep(step_type, rewards, ones, tf.nest.pack_sequence_as(self._spec, arrays)), is_single
 
 
-def _cast(value: Any, leaf: Any) -> Array:
-    array, dtype = np.asarray(value), leaf.dtype.as_numpy_dtype
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"observation {leaf.name or ''} has dtype {array.dtype}, expected {leaf.dtype.name}.")
-    return array.astype(dtype, copy=False)
+def _episode_starts(given: Any, size: int) -> Array:
+    """Where episodes begin, bool, () or [size].
+
+    Raises:
+        ValueError: it is something else.
+    """
+    starts = given_arrays.leaves_of("episode_start", given, tf.TensorSpec([], tf.bool))[0]
+    if starts.array.shape not in ((), (size,)):
+        raise ValueError(f"episode_start has shape {starts.array.shape}, expected () or {(size,)}.")
+    return given_arrays.fitted(starts)
 
 
-def _shapes(spec: Nest) -> Any:
-    return tf.nest.map_structure(lambda leaf: tuple(leaf.shape), spec)
+def _state(given: Nest, spec: Nest, size: int, *, is_single: bool) -> Nest:
+    """A policy state [size, ...] from one that a user kept.
+
+    Raises:
+        ValueError: it is none of this policy, or of another batch.
+    """
+    if not tf.nest.flatten(spec):
+        if tf.nest.flatten(given):
+            raise ValueError("state is given, expected None: the policy has no memory.")
+        return ()
+    arrays = []
+    for leaf in given_arrays.leaves_of("state", given, spec):
+        shape = tuple(leaf.spec.shape) if is_single else (size, *leaf.spec.shape)
+        if leaf.array.shape != shape or leaf.array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{leaf.name} has shape {leaf.array.shape} and dtype {leaf.array.dtype}, expected {shape} and "
+                f"{leaf.spec.dtype.name}, as the last predict returned it."
+            )
+        array = leaf.array.astype(leaf.spec.dtype.as_numpy_dtype, copy=False)
+        arrays.append(array[np.newaxis] if is_single else array)
+    return tf.nest.pack_sequence_as(spec, arrays)
 
 
 def _describe(distribution: Any) -> Nest:

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from ppo_agent.common import host_calls
 from ppo_agent.common.types import Array, Nest
+from ppo_agent.training import given_arrays
 
-_WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
 class _Leaf(NamedTuple):
@@ -32,17 +33,25 @@ class _Leaf(NamedTuple):
         return np.clip(shifted, self.low, self.high)
 
     def decode(self, value: Any) -> Array:
-        return np.asarray(value) - self.offset
+        array = np.asarray(value)
+        if self.offset.dtype.kind not in "iu" or array.dtype.kind not in "biuf":
+            return array
+        # Small dtypes do not hold the distance of two of their values.
+        return (array if array.dtype.kind == "f" else array.astype(np.int64)) - self.offset.astype(np.int64)
 
 
 class ActionEncoding:
-    """Shifts whole numbers to where the environment's begin, clips others to its bounds, and casts to its dtypes."""
+    """Shifts whole numbers to where the environment's begin, clips others to its bounds, and casts to its dtypes.
+
+    Attributes:
+        leaves: what becomes of each leaf of an action, in tf.nest's order.
+    """
 
     def __init__(self, action_spec: Nest, leaves: Sequence[_Leaf] | None = None) -> None:
         """Takes the agent's specs, and what becomes of each leaf; None if the environment takes what they say."""
         self._spec = host_calls.plain(action_spec)
         specs = tf.nest.flatten(self._spec)
-        self._leaves = [_of_spec(spec) for spec in specs] if leaves is None else list(leaves)
+        self.leaves = [_of_spec(spec) for spec in specs] if leaves is None else list(leaves)
 
     @classmethod
     def of_environment(cls, env: Any, action_spec: Nest) -> ActionEncoding:
@@ -51,13 +60,13 @@ class ActionEncoding:
         own = cls(action_spec)
         if encode is None:
             return own
-        sides = [leaf.low for leaf in own._leaves], [leaf.high for leaf in own._leaves]
+        sides = [leaf.low for leaf in own.leaves], [leaf.high for leaf in own.leaves]
         ends = [tf.nest.flatten(encode(own._packed([end[np.newaxis] for end in side]))) for side in sides]
-        return cls(action_spec, [_between(a[0], b[0], leaf) for a, b, leaf in zip(*ends, own._leaves, strict=True)])
+        return cls(action_spec, [_between(a[0], b[0], leaf) for a, b, leaf in zip(*ends, own.leaves, strict=True)])
 
     def encode(self, action: Nest) -> Nest:
         """From the agent's actions [B, ...] to the environment's."""
-        return self._packed([leaf.encode(x) for leaf, x in zip(self._leaves, tf.nest.flatten(action), strict=True)])
+        return self._packed([leaf.encode(x) for leaf, x in zip(self.leaves, tf.nest.flatten(action), strict=True)])
 
     def decode(self, action: Nest) -> Nest:
         """From the environment's actions, of any batch shape, to the agent's.
@@ -65,18 +74,14 @@ class ActionEncoding:
         Raises:
             ValueError: they are of another structure.
         """
-        try:
-            tf.nest.assert_same_structure(self._spec, action, check_types=False)
-        except (ValueError, TypeError):
-            shapes = tf.nest.map_structure(lambda spec: tuple(spec.shape), self._spec)
-            raise ValueError(f"actions is {type(action).__name__}, expected the structure of {shapes}.") from None
-        return self._packed([leaf.decode(x) for leaf, x in zip(self._leaves, tf.nest.flatten(action), strict=True)])
+        given = given_arrays.leaves_of("actions", action, self._spec)
+        return self._packed([code.decode(leaf.array) for code, leaf in zip(self.leaves, given, strict=True)])
 
     def to_json(self) -> list[dict[str, Any]]:
         """What `from_json` takes."""
         return [
             {"dtype": leaf.low.dtype.name, **{name: part.tolist() for name, part in leaf._asdict().items()}}
-            for leaf in self._leaves
+            for leaf in self.leaves
         ]
 
     @classmethod
@@ -108,7 +113,7 @@ def _between(low: Any, high: Any, own: _Leaf) -> _Leaf:
 
 
 def _read(document: Any, spec: Any) -> _Leaf:
-    known = _WHOLE if spec.dtype.is_integer else ("float32", "float64")
+    known = _WHOLE if spec.dtype.is_integer else ("float16", "float32", "float64")
     if not isinstance(document, dict) or document.get("dtype") not in known:
         raise ValueError("action_encoding holds a leaf of another dtype, expected that of the action.")
     try:

@@ -194,3 +194,26 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -
     with pytest.raises(CheckpointMismatchError, match="NaN or infinity"):
         checkpoint.restore()
     np.testing.assert_array_equal(variable.numpy(), good)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("_observation_normalizer/_avg/0", np.nan, "NaN or infinity, expected finite numbers"),
+        ("_observation_normalizer/_count/0", 0.0, r"0\.0, expected positive numbers"),
+        ("_reward_normalizer/_count/0", -4.0, r"-4\.0, expected positive numbers"),
+        ("_reward_normalizer/_m2/0", -1.0, r"-1\.0, expected numbers of at least 0"),
+    ],
+)
+def test_statistics_that_would_make_every_observation_nan_are_refused(
+    name: str, value: float, message: str, tmp_path: Path
+) -> None:
+    checkpoint, _ = a_checkpoint(tmp_path)
+    variable = checkpoint._variables()[f"agent/{name}"]
+    good = variable.numpy()
+    variable.assign(np.full_like(good, value))
+    checkpoint.save(2)
+    variable.assign(good)
+    with pytest.raises(CheckpointMismatchError, match=f"holds agent/{name} with {message}"):
+        checkpoint.restore()
+    np.testing.assert_array_equal(variable.numpy(), good)

@@ -29,6 +29,8 @@ SPACES = {
     "unbounded": spaces.Box(-np.inf, np.inf, (2,), np.float32),
     "half bounded": spaces.Box(np.array([0.0, -np.inf]), np.array([np.inf, 0.7]), (2,), np.float64),
     "whole": spaces.Box(3, 6, (2,), np.int8),
+    "bools": spaces.Box(0, 1, (2,), bool),
+    "half": spaces.Box(-0.1, 0.1, (2,), np.float16),
     "dict": spaces.Dict({"b": spaces.Discrete(2, start=5), "a": spaces.Box(-1, 1, (1,), np.float64)}),
     "tuple": spaces.Tuple([spaces.Discrete(3, start=1), spaces.MultiBinary(2)]),
 }

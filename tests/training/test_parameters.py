@@ -1,0 +1,73 @@
+"""Parameters from odd mappings: all that is asked for, or nothing."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ppo_agent import Trainer
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    with Trainer("CartPole-v1", preset="none", num_environments=2, actor_fc_layers=(4,), value_fc_layers=()) as made:
+        yield made
+
+
+def list_of(array):
+    return array.tolist()
+
+
+def unchanged(trainer, before):
+    for name, array in trainer.get_parameters().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+KERNEL = "_value_net/value_layer/kernel"
+COUNT, SQUARES = "_observation_normalizer/_count/0", "_reward_normalizer/_m2/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (KERNEL, lambda x: np.full(x.shape, 1e39), f"{KERNEL} holds NaN or infinity, expected finite numbers"),
+        (KERNEL, lambda x: x.astype(object), f"{KERNEL} has dtype object, expected numbers"),
+        (KERNEL, lambda x: "x", f"{KERNEL} has dtype <U1, expected numbers"),
+        (KERNEL, lambda x: [[1, 2], [3]], f"{KERNEL} is a list that makes no array"),
+        (KERNEL, lambda x: None, f"{KERNEL} is not in what is loaded"),
+        (KERNEL, lambda x: x * 1j, f"{KERNEL} has dtype complex64, expected numbers"),
+        (COUNT, np.zeros_like, f"{COUNT} holds 0.0, expected positive numbers"),
+        (COUNT, lambda x: -x, f"{COUNT} holds -.*, expected positive numbers"),
+        (SQUARES, lambda x: x - 3, f"{SQUARES} holds -3.0, expected numbers of at least 0"),
+        (3, lambda x: 1, "3 is not in this agent"),
+        (b"a", lambda x: 1, "b'a' is not in this agent"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_skipped_or_told(trainer, name, value, message):
+    before = trainer.get_parameters()
+    odd = {**before, name: value(before.get(name, np.zeros(1)))}
+    with pytest.raises(ValueError, match=f"^parameters do not fit: {message} \\(exact_match=False takes what fits"):
+        trainer.load_parameters(odd)
+    unchanged(trainer, before)
+    loaded, skipped = trainer.load_parameters(odd, exact_match=False)
+    assert list(skipped) == [str(name)]
+    assert re.match(message.partition(" ")[2], skipped[str(name)])
+    assert len(loaded) == len(before) - (name in before)
+    unchanged(trainer, before)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, tf.constant, tf.Variable, list_of, np.float64])
+def test_values_of_every_kind_of_array(trainer, convert):
+    before = trainer.get_parameters()
+    changed = {name: array + 0.5 for name, array in before.items()}
+    trainer.load_parameters({name: convert(array) for name, array in changed.items()})
+    for name, array in trainer.get_parameters().items():
+        np.testing.assert_allclose(array, changed[name], rtol=1e-6)
+    trainer.load_parameters(before)
+
+
+@pytest.mark.parametrize("source", [None, 3, [1], b"folder"])
+def test_another_source(trainer, source):
+    with pytest.raises(TypeError, match=r"source is .*, expected arrays by name, or the folder of a run"):
+        trainer.load_parameters(source)
