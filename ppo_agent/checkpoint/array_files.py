@@ -53,11 +53,7 @@ def largest_size(described: Described) -> int:
 
 
 def unpack(data: bytes, described: Described) -> dict[str, Array]:
-    """The arrays in a file.
-
-    Args:
-        data: the file.
-        described: what it must hold, see `describe`.
+    """The arrays in a file, which must hold what was `described`.
 
     Raises:
         DamagedError: it holds something else.

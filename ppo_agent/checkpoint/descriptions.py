@@ -22,13 +22,7 @@ def describe_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What distinguishes two nested mappings, a sentence part for each.
-
-    Args:
-        found: what the user has now.
-        expected: what the checkpoint holds.
-        prefix: in front of every name.
-    """
+    """What distinguishes what the user has now from what the checkpoint holds, a sentence part for each difference."""
     result: list[str] = []
     for name in sorted({*found, *expected}):
         a, b = found.get(name), expected.get(name)

@@ -38,11 +38,7 @@ class Exported(NamedTuple):
 
 
 def from_policy_dir(directory: Path, env_name: str = "") -> Exported:
-    """An exported policy.
-
-    Args:
-        directory: what `export_policy` wrote.
-        env_name: its environment; empty for that of its metadata.
+    """A policy that `export_policy` wrote; without `env_name`, its environment is that of its metadata.
 
     Raises:
         ValueError: the folder holds something else, or names that lead out of it.
@@ -56,11 +52,7 @@ def from_policy_dir(directory: Path, env_name: str = "") -> Exported:
 
 @contextmanager
 def from_run(root_dir: Path, which: str) -> Iterator[Exported]:
-    """The policy of a run as a SavedModel, which is gone afterwards.
-
-    Args:
-        root_dir: the run's folder.
-        which: `last` or `best` checkpoint.
+    """The policy of a run's `last` or `best` checkpoint as a SavedModel, which is gone afterwards.
 
     Raises:
         CheckpointError: the run has no such checkpoint.

@@ -59,13 +59,7 @@ class Differences:
 
 
 class NamedAct:
-    """Acts in an environment with a runner; an `evaluation.Act`.
-
-    Args:
-        run: of named arrays.
-        initial_state: arrays [B, ...] by the names of the state's inputs.
-        env: where it acts.
-    """
+    """Acts in an environment with a runner of named arrays; an `evaluation.Act`."""
 
     def __init__(self, run: Runner, initial_state: dict[str, Array], env: GymnasiumEnvironment) -> None:
         self._run, self._initial, self._state = run, initial_state, initial_state
@@ -95,16 +89,7 @@ def in_environment(
 ) -> dict[str, Any]:
     """Compares on observations of episodes in which the reference acts, and lets both act for themselves.
 
-    Args:
-        reference: the SavedModel.
-        run: what is compared with it.
-        env_name: of the environment.
-        seed: of the episodes.
-        num_observations: how many to compare on.
-        num_episodes: how many to evaluate in.
-
-    Returns:
-        What export.json tells.
+    Returns what export.json tells.
     """
     size = evaluation.num_environments(num_episodes)
     differences = Differences()

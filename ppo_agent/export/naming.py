@@ -33,12 +33,7 @@ def batched(name: str, spec: Nest) -> Nest:
 
 
 def nested_function(function: Callable[..., Any], arguments: Mapping[str, Nest]) -> Any:
-    """A `tf.function` of nests, by position.
-
-    Args:
-        function: of the nests that have leaves.
-        arguments: their specs by name.
-    """
+    """A `tf.function` of those nests that have leaves, by position; `arguments` are their specs by name."""
     specs = [spec for spec in arguments.values() if tf.nest.flatten(spec)]
     # Without AutoGraph, which would spend seconds on translating TF-Agents' code.
     return tf.function(function, input_signature=specs, autograph=False)
@@ -47,11 +42,8 @@ def nested_function(function: Callable[..., Any], arguments: Mapping[str, Nest])
 def flat_signature(function: Callable[..., Any], arguments: Mapping[str, Nest], results: Sequence[str]) -> Any:
     """A concrete function of the leaves by name, which returns a dict of leaves by name.
 
-    Args:
-        function: of the nests in `arguments` that have leaves; returns a nest, or a tuple of nests if there are several
-            `results`.
-        arguments: specs by name.
-        results: names of what is returned.
+    It calls `function` with the nests that have leaves, whose specs are the `arguments` by name; that returns a nest,
+    or a tuple of nests if there are several `results`.
     """
     nests = [spec for spec in arguments.values() if tf.nest.flatten(spec)]
     specs = {name: leaf for argument, spec in arguments.items() for name, leaf in flat(argument, spec).items()}

@@ -52,11 +52,7 @@ def check_package() -> None:
 
 
 class _Writer:
-    """Makes a model of a program.
-
-    Args:
-        program: what to write.
-    """
+    """Makes a model of a program."""
 
     def __init__(self, program: Program) -> None:
         import onnx
@@ -66,11 +62,7 @@ class _Writer:
         self._initializers = [self._tensor(name, value) for name, value in program.constants.items()]
 
     def model(self, document: str) -> bytes:
-        """The model's bytes, checked by the package onnx.
-
-        Args:
-            document: for the model's metadata, JSON.
-        """
+        """The model's bytes, checked by the package onnx; the document, JSON, is for its metadata."""
         helper, program = self._onnx.helper, self._program
         for step in program.steps:
             _WRITERS.get(step.operation, _write_plain)(self, step)

@@ -26,11 +26,7 @@ Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 class SavedModelRunner:
-    """Runs `action` and `distribution` of a SavedModel as one operation, without what a `tf.function` adds.
-
-    Args:
-        directory: of the SavedModel.
-        outputs: the signatures; by default both.
+    """Runs signatures of a SavedModel as one operation, without what a `tf.function` adds.
 
     Attributes:
         inputs: `tf.TensorSpec` by name.
@@ -87,9 +83,7 @@ def _told(run: Runner, specs: Mapping[str, tuple[Any, str]]) -> Runner:
 def _check_inputs(inputs: Mapping[str, Array], specs: Mapping[str, tuple[Any, str]]) -> None:
     """Says in one sentence what is wrong with the inputs that a policy could not be run with, if it is they.
 
-    Args:
-        inputs: arrays by name.
-        specs: shape with the batch dimension, and dtype, by name.
+    `specs` has shape with the batch dimension, and dtype, by name.
 
     Raises:
         ValueError: one is missing, or of another shape or dtype.

@@ -40,10 +40,7 @@ def saved(policy: Source) -> Iterator[Path]:
 
 
 def acting_signatures(loaded: Any) -> dict[str, Any]:
-    """What acts: `action`, and `distribution` if the policy tells it.
-
-    Args:
-        loaded: what `tf.saved_model.load` returned.
+    """What acts in a loaded SavedModel: `action`, and `distribution` if the policy tells it.
 
     Raises:
         ValueError: it was not written by `export_policy`.

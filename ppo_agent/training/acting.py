@@ -26,12 +26,7 @@ from ppo_agent.training.action_encoding import ActionEncoding
 
 
 class Actor:
-    """Acts as an agent's policy does now, on one observation or a batch of them.
-
-    Args:
-        agent: whose policy.
-        encoding: from the agent's actions to the environment's.
-    """
+    """Acts as an agent's policy does now, on one observation or a batch, with the environment's actions."""
 
     def __init__(self, agent: PPOAgent, encoding: ActionEncoding) -> None:
         self._agent, self._encoding = agent, encoding

@@ -111,10 +111,7 @@ class Collector:
         return pop() if pop is not None else {}
 
     def collect(self, budget: int) -> Trajectory | None:
-        """Collects an iteration, with at least as many rows as a minibatch.
-
-        Args:
-            budget: most environment steps to take.
+        """Collects an iteration, with at least as many rows as a minibatch and at most `budget` environment steps.
 
         Returns:
             Experience [B, T, ...] whose last row holds the final observation; None if the budget is too small.
@@ -186,14 +183,7 @@ class Collector:
 
 
 class _StepWatch(tf_environment.TFEnvironment):
-    """An environment with `step_numpy`, and a function that is called after each step.
-
-    All of its environments are stepped together, as one group.
-
-    Args:
-        env: the environment, stepped by this one from now on.
-        on_step: called without arguments.
-    """
+    """An environment with `step_numpy`, stepped as one group, and a function that is called after each step."""
 
     def __init__(self, env: Any, on_step: Callable[[], None]) -> None:
         super().__init__(env.time_step_spec(), env.action_spec(), env.batch_size)

@@ -85,12 +85,7 @@ def find_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def read_run(path: Path, column: str, smooth: int) -> Run:
-    """Reads a run.
-
-    Args:
-        path: its folder.
-        column: of metrics.csv.
-        smooth: iterations that each value is averaged over; 0 for a tenth of them.
+    """Reads a column of a run's metrics.csv, each value averaged over `smooth` iterations; 0 for a tenth of them.
 
     Raises:
         ValueError: settings.json cannot be read, or the column holds no number.
@@ -121,10 +116,8 @@ def moving_mean(values: Array, window: int) -> Array:
 def group(runs: Sequence[Run], by: str | None) -> dict[str, list[Run]]:
     """Runs by label.
 
-    Args:
-        runs: any.
-        by: the setting whose value makes the groups, within each environment; None puts those together that differ in
-            nothing but their seed.
+    The setting `by` makes the groups, within each environment; None puts those together that differ in nothing but
+    their seed.
 
     Raises:
         ValueError: no run has such a setting.

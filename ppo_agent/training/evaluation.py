@@ -41,17 +41,9 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(env: tf_environment.TFEnvironment, act: Act, num_episodes: int) -> Evaluation:
-    """Runs episodes from a reset.
+    """Runs N episodes from a reset with a policy; their returns.
 
     All environments start together and each counts with one episode, so that long episodes count as much as short ones.
-
-    Args:
-        env: the environments, B of them.
-        act: the policy.
-        num_episodes: N.
-
-    Returns:
-        The returns of N episodes.
     """
     returns: list[float] = []
     while len(returns) < num_episodes:
@@ -98,12 +90,7 @@ def other_policy(agent: tf_agent.TFAgent, deterministic: bool) -> tf_policy.TFPo
 
 
 def act_with(policy: tf_policy.TFPolicy, batch_size: int) -> Act:
-    """A function that acts as a TF-Agents policy does now; its state is reset with all environments.
-
-    Args:
-        policy: any policy.
-        batch_size: number of environments.
-    """
+    """A function that acts as a TF-Agents policy does now in B environments; its state is reset with all of them."""
     array_policy = ArrayPolicy(policy)
     array_policy.refresh()
     initial_state = array_policy.initial_state(batch_size)

@@ -83,12 +83,7 @@ class Learner(NamedTuple):
 
 
 def make_learner(time_step_spec: TimeStep, action_spec: Nest, settings: Settings) -> Learner:
-    """The agent that the settings describe, with its optimiser and schedules.
-
-    Args:
-        time_step_spec: of the environment.
-        action_spec: of the environment.
-        settings: hyper-parameters.
+    """The agent that settings describe for an environment's specs, with its optimiser and schedules.
 
     Raises:
         TypeError: the environment or a setting is of no use for PPO.
@@ -138,15 +133,7 @@ def make_agent(
     optimizer: Any,
     scheduled: Mapping[str, ScheduledValue] = MappingProxyType({}),
 ) -> PPOAgent:
-    """The agent that the settings describe; `scheduled` values beat those of the settings.
-
-    Args:
-        time_step_spec: of the environment.
-        action_spec: of the environment.
-        settings: hyper-parameters.
-        optimizer: of both networks.
-        scheduled: hyper-parameters that change, by name.
-    """
+    """The agent that settings describe for an environment's specs; `scheduled` values by name beat the settings."""
     actor_net, value_net = make_networks(time_step_spec.observation, action_spec, settings)
     keywords = {**_keywords(settings), **scheduled}
     make = PPOClipAgent if settings.agent == "clip" else PPOKLPenaltyAgent

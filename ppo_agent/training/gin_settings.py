@@ -16,12 +16,8 @@ _OWNERS = ("Trainer", "PPOAgent", "PPOClipAgent", "PPOKLPenaltyAgent", "ppo_trai
 def read(files: Sequence[str], bindings: Sequence[str]) -> dict[str, Any]:
     """The settings that gin files and bindings give, by name; a later one beats an earlier one.
 
-    Bindings to `Trainer`, `PPOAgent` and its variants are settings of the same names. Others are left to gin, for
-    what their own modules have registered.
-
-    Args:
-        files: paths.
-        bindings: such as `PPOAgent.num_epochs = 4`.
+    Bindings to `Trainer`, `PPOAgent` and its variants, such as `PPOAgent.num_epochs = 4`, are settings of the same
+    names. Others are left to gin, for what their own modules have registered.
 
     Raises:
         ValueError: a file cannot be read, or a binding is no setting.

@@ -66,14 +66,9 @@ class TrainingLoop:
         self.tally.evaluations.clear()
 
     def iterate(self, run: Run, target: int) -> bool:
-        """Collects and trains once.
+        """Collects and trains once, up to `target` environment steps; returns False if they are used up.
 
-        Args:
-            run: whose collector it is; its callbacks are called, and the row is handed to it.
-            target: environment steps that are not exceeded.
-
-        Returns:
-            False if the steps are used up.
+        The callbacks of `run` are called, and the row of numbers is handed to it.
         """
         start, steps_before = time.perf_counter(), self.environment_steps
         run.call("on_rollout_start")

@@ -40,11 +40,7 @@ class MetricsTable:
         self._knows_header = False
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Writes a row; unknown values are `nan`.
-
-        Args:
-            row: numbers by column.
-        """
+        """Writes a row of numbers by column; unknown values are `nan`."""
         with contextlib.suppress(OSError):  # Told below, where the row cannot be written either.
             self._add_columns([name for name in row if name.startswith(INFO)])
         was_written = not self._unwritten

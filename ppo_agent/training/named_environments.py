@@ -61,11 +61,7 @@ def make_training_environment(
 
 
 def make_remote_environments(env_name: EnvLike, num_environments: int) -> RemoteEnvironments:
-    """Makes what stands for environments in the workers of Ray.
-
-    Args:
-        env_name: an id of gymnasium's, Atari games among them, or a callable.
-        num_environments: of all workers.
+    """Makes what stands for environments in the workers of Ray, of an id of gymnasium's or a callable.
 
     Raises:
         ValueError: Ray is not installed, there is no such environment, or it is of no use for PPO or for workers.

@@ -16,12 +16,7 @@ from ppo_agent.training.settings import Settings
 
 
 def make_networks(observation_spec: Nest, action_spec: Nest, settings: Settings) -> tuple[ActorNetwork, ValueNetwork]:
-    """Actor and value network.
-
-    Args:
-        observation_spec: nest of specs, without batch dimensions.
-        action_spec: nest of bounded specs.
-        settings: of the run.
+    """Actor and value network for specs without batch dimensions.
 
     Raises:
         ValueError: a spec has no encoder or no head, with the reason; or a setting is about actions that there are not.

@@ -62,14 +62,7 @@ def _figure() -> Any:
 
 
 def plot_curves(path: Path, title: str, ylabel: str, curves: Sequence[Curve]) -> None:
-    """Draws curves with their intervals against environment steps.
-
-    Args:
-        path: the PNG file.
-        title: above the plot.
-        ylabel: beside it.
-        curves: one for each group of runs.
-    """
+    """Draws the curves of groups of runs with their intervals against environment steps, into a PNG file."""
     figure = _figure()
     axes = figure.add_subplot()
     for curve in curves:

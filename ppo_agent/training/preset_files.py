@@ -52,12 +52,7 @@ def read(path: str | os.PathLike[str]) -> Preset:
 
 
 def write(path: str | os.PathLike[str], settings: Mapping[str, Any], source: str) -> None:
-    """Writes a preset file, complete or not at all.
-
-    Args:
-        path: the file; its name ends with `.json`.
-        settings: values by name.
-        source: where they come from, for those who read the file.
+    """Writes a preset file, whose name ends with `.json`, complete or not at all; `source` is for those who read it.
 
     Raises:
         ValueError: a setting is unknown or out of range, or the name ends otherwise.

@@ -175,12 +175,7 @@ class RunRecorder:
             return result
 
     def result(self, trainer: Trainer, *, finished: bool) -> dict[str, Any]:
-        """What result.json says.
-
-        Args:
-            trainer: of the run.
-            finished: whether this is the end of the run.
-        """
+        """What result.json says, at the end of the run (`finished`) or before."""
         loop = trainer.loop
         tally, steps = loop.tally, trainer.environment_steps
         mean, std = tally.evaluation_at(steps) or (None, None)

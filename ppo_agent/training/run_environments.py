@@ -20,12 +20,7 @@ EVALUATION_SEED_OFFSET = 1_000_003
 
 
 def for_training(like: EnvLike, settings: Settings, seed: int) -> tf_environment.TFEnvironment:
-    """The environments that an agent learns in.
-
-    Args:
-        like: see `named_environments.make_training_environment`.
-        settings: of the run.
-        seed: of the first episodes.
+    """The environments that an agent learns in, see `named_environments.make_training_environment`.
 
     Raises:
         ValueError: there is no such environment, or it is of no use for PPO.
@@ -45,16 +40,9 @@ def for_training(like: EnvLike, settings: Settings, seed: int) -> tf_environment
 def for_evaluation(
     like: EnvLike, num_episodes: int, settings: Settings, seed: int
 ) -> Iterator[tf_environment.TFEnvironment]:
-    """The environments that a policy is evaluated in; those that are made for it are closed behind the block.
+    """The environments for an evaluation of so many episodes; those that are made for it are closed behind the block.
 
-    Args:
-        like: see `named_environments.make_training_environment`.
-        num_episodes: of the evaluation.
-        settings: of the run.
-        seed: of the run.
-
-    Raises:
-        ValueError: as `for_training`.
+    The seed is that of the run. Raises as `for_training`.
     """
     if not named_environments.is_recipe(like):
         yield named_environments.make_training_environment(like, num_environments=1, seed=seed)

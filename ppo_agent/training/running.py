@@ -28,14 +28,7 @@ class Run:
     """Runs iterations; whatever ends them, what was trained is written and told."""
 
     def __init__(self, trainer: Trainer, collector: Collector, callbacks: Callbacks, *, finishes: bool) -> None:
-        """Takes the parts.
-
-        Args:
-            trainer: what callbacks get.
-            collector: of experience.
-            callbacks: all that are called.
-            finishes: whether a signal waits for the end of an iteration.
-        """
+        """Takes the parts; `finishes`: a signal waits for the end of an iteration."""
         self.collector = collector
         self._trainer, self._calls, self._finishes = trainer, callbacks, finishes
 
@@ -154,13 +147,7 @@ class Run:
 
 
 def _told(error: Exception, directory: RunDirectory, is_saved: bool) -> RunError:
-    """Writes down what can be examined later; returns the error for the command line, in one sentence.
-
-    Args:
-        error: one of `FAILURES`.
-        directory: of the run.
-        is_saved: whether the last state is in a checkpoint.
-    """
+    """Writes down what can be examined later; returns the error for the command line, in one sentence."""
     text = str(error).rstrip(".")
     if isinstance(error, NonFiniteUpdateError):
         path = directory.path / "nonfinite_minibatch.npz"

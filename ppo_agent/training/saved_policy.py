@@ -50,11 +50,7 @@ def _recorded(env_name: str, video_dir: str) -> gymnasium.Env:
 
 
 def load(directory: Path, env: GymnasiumEnvironment) -> Act:
-    """A function that acts as an exported policy does.
-
-    Args:
-        directory: what `export_policy` wrote.
-        env: where it is to act.
+    """A function that acts in an environment as a policy does that `export_policy` wrote.
 
     Raises:
         ValueError: the folder holds something else or names that lead out of it, or the policy does not fit the

@@ -257,13 +257,8 @@ MAY_CHANGE = tuple(name for name, field in FIELDS.items() if field.metadata["may
 def combine(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
     """The settings of a run: what was given beats the preset, which beats the defaults.
 
-    Args:
-        preset: values by field name.
-        given: values from the command line; `nminibatches`, minibatches of an iteration, may take the place of
-            `minibatch_size`.
-
-    Returns:
-        The settings. A minibatch size that was not given is cut down to what an iteration can hold.
+    `nminibatches`, minibatches of an iteration, may be given in place of `minibatch_size`. A minibatch size that was
+    not given is cut down to what an iteration can hold.
 
     Raises:
         ValueError: what was given contradicts itself.

@@ -66,13 +66,7 @@ def _read(signatures: Sequence[Any], batch_size: int) -> Program:
 
 
 class GraphReader:
-    """Reads a graph without variables whose shapes are known, from its outputs back to its inputs.
-
-    Args:
-        function: the concrete function.
-        inputs: specs by name.
-        output_names: in the order of the function's outputs.
-    """
+    """Reads a concrete function without variables whose shapes are known, from its outputs back to its inputs."""
 
     def __init__(self, function: Any, inputs: Mapping[str, tf.TensorSpec], output_names: Sequence[str]) -> None:
         self._inputs, self._output_names, self._outputs = inputs, output_names, list(function.outputs)

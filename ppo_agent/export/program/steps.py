@@ -91,12 +91,7 @@ def merge(one: Program, other: Program) -> Program:
 
 
 class _Rows:
-    """Repeats constants of one row where an operation does not do it by itself.
-
-    Args:
-        by_row: axis of the batch by the name of the constant.
-        source: name of an operand with as many rows as the batch.
-    """
+    """Repeats constants of one row, as often as `source` has rows, where an operation does not do it by itself."""
 
     def __init__(self, by_row: Mapping[str, int], source: str) -> None:
         self._by_row, self._source = by_row, source
