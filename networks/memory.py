@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
         ValueError: if `units` is no positive int.
     """
 
-    gates: int
+    # First values of `bias`, one for each gate.
+    initial_bias: tuple[float, ...]
     has_recurrent_bias: bool
 
     def __init__(self, units: int, *, seed: int | None = None, name: str | None = None) -> None:
@@ -54,10 +56,6 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
             state: leaves of the state before the step, each [B, units].
         """
 
-    @abc.abstractmethod
-    def initial_bias(self) -> list[float]:
-        """First values of `bias`, one for each gate."""
-
     def get_config(self) -> dict[str, Any]:
         """The arguments, from which `from_config` makes a layer with weights of its own."""
         return {"units": self.units, "seed": self._seed, "name": self.name}
@@ -66,18 +64,18 @@ class Memory(tf.keras.layers.Layer, abc.ABC):
         """Adds the weights for features of the last size of `input_shape`."""
         self.kernel = self._add_kernel("kernel", int(input_shape[-1]))
         self.recurrent_kernel = self._add_kernel("recurrent_kernel", self.units)
-        self.bias = self._add_bias("bias", self.initial_bias())
+        self.bias = self._add_bias("bias", self.initial_bias)
         if self.has_recurrent_bias:
-            self.recurrent_bias = self._add_bias("recurrent_bias", [0.0] * self.gates)
+            self.recurrent_bias = self._add_bias("recurrent_bias", [0.0] * len(self.initial_bias))
         super().build(input_shape)
 
     def _add_kernel(self, name: str, rows: int) -> tf.Variable:
         initializer = tf.keras.initializers.Orthogonal(seed=self._seeds())
-        return self.add_weight(name, (rows, self.gates * self.units), tf.float32, initializer=initializer)
+        return self.add_weight(name, (rows, len(self.initial_bias) * self.units), tf.float32, initializer=initializer)
 
-    def _add_bias(self, name: str, gate_values: list[float]) -> tf.Variable:
+    def _add_bias(self, name: str, gate_values: Sequence[float]) -> tf.Variable:
         initializer = tf.constant_initializer(np.repeat(gate_values, self.units))
-        return self.add_weight(name, (self.gates * self.units,), tf.float32, initializer=initializer)
+        return self.add_weight(name, (len(gate_values) * self.units,), tf.float32, initializer=initializer)
 
     def call(self, features: tf.Tensor, is_first: tf.Tensor, state: Any = ()) -> tuple[tf.Tensor, Any]:
         """Runs T steps.
@@ -115,17 +113,13 @@ class LSTMMemory(Memory):
     The state is {'cell': [units], 'hidden': [units]}.
     """
 
-    gates = 4
+    initial_bias = (0.0, 1.0, 0.0, 0.0)
     has_recurrent_bias = False
 
     @property
     def state_spec(self) -> dict[str, tf.TensorSpec]:
         """Specs of cell and hidden state."""
         return {name: tf.TensorSpec([self.units], tf.float32, name) for name in ("cell", "hidden")}
-
-    def initial_bias(self) -> list[float]:
-        """First values of `bias`, one for each gate."""
-        return [0.0, 1.0, 0.0, 0.0]
 
     @staticmethod
     def cell(inputs: tf.Tensor, recurrent: tf.Tensor, state: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -143,17 +137,13 @@ class GRUMemory(Memory):
     what it knows at first, as the LSTM does; all others at 0. The state is one tensor, [units].
     """
 
-    gates = 3
+    initial_bias = (1.0, 0.0, 0.0)
     has_recurrent_bias = True
 
     @property
     def state_spec(self) -> tf.TensorSpec:
         """Spec of the hidden state."""
         return tf.TensorSpec([self.units], tf.float32, "hidden")
-
-    def initial_bias(self) -> list[float]:
-        """First values of `bias`, one for each gate."""
-        return [1.0, 0.0, 0.0]
 
     @staticmethod
     def cell(inputs: tf.Tensor, recurrent: tf.Tensor, state: list[tf.Tensor]) -> list[tf.Tensor]:
