@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .actor_network import ActorNetwork
-from .encoders import ObservationEncoder
-from .feature_layers import FeatureLayers
+from .encoders import FeatureLayers, ObservationEncoder
 from .masked_network import MaskedNetwork
 from .memory import GRUMemory, LSTMMemory
 from .shared import shared_networks
