@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ppo_agent.common import array_nests
 from ppo_agent.common.types import Nest
 
 
 def describe_specs(nest: Nest) -> dict[str, Any]:
     """A nest of specs as JSON: dtype, shape and bounds of every leaf by the way that leads to it."""
-    return {way or ".": _describe_spec(spec) for way, spec in _leaves(nest, "")}
+    return {way or ".": _describe_spec(spec) for way, spec in array_nests.with_paths(nest)}
 
 
 def describe_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,18 +32,6 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: s
         elif _listed(a) != _listed(b):
             result.append(f"{prefix}{name} is {_text(a)}, the checkpoint's {_text(b)}")
     return result
-
-
-def _leaves(nest: Nest, way: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(nest, Mapping):
-        for key in sorted(nest):
-            yield from _leaves(nest[key], f"{way}/{key}" if way else str(key))
-    elif isinstance(nest, (list, tuple)):
-        keys = getattr(nest, "_fields", range(len(nest)))
-        for key, child in zip(keys, nest, strict=True):
-            yield from _leaves(child, f"{way}/{key}" if way else str(key))
-    else:
-        yield way, nest
 
 
 def _describe_spec(spec: Any) -> dict[str, Any]:
