@@ -144,15 +144,9 @@ class EpisodeStatistics:
 
 
 def _running_totals(values: np.ndarray, starts: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Returns sums over time that start again at each start.
+    """Returns sums over time [N, B, T] of values [N, B, T] that start again at each start [B, T].
 
-    Args:
-        values: What is summed, [N, B, T].
-        starts: Whether a row is an episode's first, [B, T].
-        before: Sums up to the row before the first, [N, B].
-
-    Returns:
-        Sums including each row, [N, B, T].
+    `before` has the sums up to the row before the first, [N, B]; the sums include each row.
     """
     sums = values.cumsum(axis=2)
     # Sum before each row, and in front of them what makes a row without any start continue from `before`.

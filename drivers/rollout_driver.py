@@ -129,16 +129,9 @@ class RolloutDriver(driver.Driver):
     def _collect(
         self, time_step: ts.TimeStep, policy_state: Nest, target: Any, maximum_iterations: Any
     ) -> tuple[ts.TimeStep, Nest]:
-        """Collects until the stop rule holds and informs the observers.
+        """Collects from a time step and policy state (None for the initial one) until the stop rule holds.
 
-        Args:
-            time_step: Where to start, tensors or arrays [B, ...].
-            policy_state: The policy's state there; None for its initial state.
-            target: Number of counted rows to reach.
-            maximum_iterations: Most steps to take, or None.
-
-        Returns:
-            Time step and policy state after the rollout, tensors.
+        Informs the observers; returns time step and policy state after the rollout, tensors.
         """
         if not isinstance(time_step, ts.TimeStep):
             raise TypeError(f"time_step is {time_step!r}, expected None or a TimeStep of the environment.")

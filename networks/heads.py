@@ -41,16 +41,7 @@ def make_heads(
     mask_spec: tf.TypeSpec | None = None,
     gain: float = initializers.POLICY_GAIN,
 ) -> list[NormalHead | CategoricalHead]:
-    """The heads for a nest of action specs, in tf.nest's order.
-
-    Args:
-        action_spec: nest of specs, without outer dimensions.
-        seeds: where the heads' seeds come from.
-        initial_log_std: natural logarithm of the first standard deviation of floating-point actions.
-        state_dependent_std: whether this standard deviation is a function of the observation.
-        squash: whether floating-point actions are squashed to their bounds.
-        mask_spec: spec of the action mask, `None` for none.
-        gain: of the initial kernels.
+    """The heads for a nest of action specs, in tf.nest's order; arguments as of `ActorNetwork`.
 
     Raises:
         ValueError: for a spec that no head fits, or a mask that does not fit the actions, with the reason.

@@ -148,13 +148,7 @@ class Rows(NamedTuple):
 
 
 def to_rows(observation: Any, input_spec: Any, splitter: action_masks.Splitter | None = None) -> Rows:
-    """Splits off the mask and joins the outer dimensions.
-
-    Args:
-        observation: nest of tensors [B, ...] or [B, T, ...].
-        input_spec: what `network_input_spec` returned.
-        splitter: as it was given there.
-    """
+    """Splits off the mask of an observation [B, ...] or [B, T, ...] and joins the outer dimensions."""
     outer = outer_shape(observation, input_spec)
     if len(outer) > 1:
         observation = tf.nest.map_structure(lambda x, spec: tf.reshape(x, [-1, *spec.shape]), observation, input_spec)

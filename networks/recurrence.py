@@ -87,17 +87,10 @@ def _backward(
     d_hidden: tf.Tensor,
     d_state: State,
 ) -> tuple:
-    """Returns the gradients of inputs, kernel, bias and of the state before the first step.
+    """Returns the gradients of inputs, kernel, bias and of the state before the first step; see `unroll`.
 
-    Args:
-        cell: as for `unroll`.
-        inputs: as for `unroll`.
-        kernel: as for `unroll`.
-        bias: as for `unroll`.
-        is_first: as for `unroll`.
-        states_before: leaves of the state before each step, after the reset, each [T, B, U].
-        d_hidden: gradient of the hidden states [T, B, U].
-        d_state: gradients of the last state's leaves, each [B, U].
+    `states_before` are the state's leaves before each step, after the reset, each [T, B, U]; `d_hidden` is the gradient
+    of the hidden states [T, B, U], `d_state` that of the last state's leaves, each [B, U].
     """
     recurrent = tf.tensordot(states_before[-1], kernel, axes=1) + bias
 

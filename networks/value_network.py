@@ -62,14 +62,7 @@ class ValueNetwork(base.ObservationNetwork):
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[tf.Tensor, Any]:
-        """Returns values [B] or [B, T] and the network's state after the last step.
-
-        Args:
-            observation: nest of tensors [B, ...] or [B, T, ...].
-            step_type: int32 [B] or [B, T]; the memory starts anew at FIRST; `None` if no episode starts here.
-            network_state: of the memory before the first step; () for zeros.
-            training: for the layers that ask for it.
-        """
+        """Returns values [B] or [B, T] and the state after the last step; arguments as of `ActorNetwork.call`."""
         del training  # Keras passes it on to all layers inside.
         features = self.features(observation, step_type, network_state)
         return tf.reshape(self.value_layer(features.rows), features.outer), features.state

@@ -19,12 +19,7 @@ _LARGE = 4096
 
 
 class GraphCall:
-    """Calls a function.
-
-    Args:
-        function: Of nests of tensors, returns one.
-        example: Its arguments, nests of arrays.
-    """
+    """Calls a function of nests of tensors, which returns one, with arguments like an example of arrays."""
 
     def __init__(self, function: Callable[..., Nest], example: tuple[Nest, ...]) -> None:
         specs = host_calls.specs_of(example)
@@ -46,9 +41,6 @@ class GraphCall:
 
 class _Packing:
     """Puts small arrays into one vector of bytes; large ones stay as they are.
-
-    Args:
-        specs: `tf.TensorSpec` of each.
 
     Attributes:
         specs: Of what `pack` returns.

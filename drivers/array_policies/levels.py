@@ -29,11 +29,7 @@ class Level(enum.IntEnum):
 
 
 class Levels:
-    """Finds the levels of a graph's tensors.
-
-    Args:
-        flat: The graph; its last argument is the seed.
-    """
+    """Finds the levels of a graph's tensors; the graph's last argument is the seed."""
 
     def __init__(self, flat: FlatGraph) -> None:
         self._levels = {tensor.name: Level.STEP for tensor in flat.arguments}

@@ -53,9 +53,6 @@ class NoiseBlocks:
 def checked_state(state: Any) -> dict[str, Any]:
     """Returns what a program of NumPy operations is to take as its state, if it can.
 
-    Args:
-        state: Of the generator, and the position in its blocks.
-
     Raises:
         KeyError, TypeError, ValueError, OverflowError: It cannot.
     """

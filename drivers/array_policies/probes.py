@@ -12,12 +12,9 @@ from ppo_agent.common.types import Array, Nest
 
 
 def probes(specs: Nest, example: Nest) -> list[Nest]:
-    """Returns the example and others: random numbers, large ones, ones with NaN among them.
+    """Returns the example, a nest of arrays [B, ...], and others: random numbers, large ones, ones with NaN among them.
 
-    Args:
-        specs: Of the leaves, without a batch dimension; whole numbers stay within their bounds, or are the example's
-            where there are none.
-        example: Nest of arrays [B, ...].
+    Whole numbers stay within the bounds of their spec, or are the example's where there are none.
     """
     rng = np.random.default_rng(0)
     leaves, leaf_specs = tf.nest.flatten(example), tf.nest.flatten(specs)

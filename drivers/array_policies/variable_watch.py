@@ -15,9 +15,6 @@ class VariableWatch:
 
     Reading a variable shares its memory. As long as a reading is held, TensorFlow writes into new memory, so that equal
     addresses mean equal values.
-
-    Args:
-        variables: Which.
     """
 
     def __init__(self, variables: Sequence[tf.Variable]) -> None:

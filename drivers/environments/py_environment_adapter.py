@@ -36,9 +36,6 @@ class PyEnvironmentAdapter:
     """Steps the `PyEnvironment` inside a `TFPyEnvironment`, whose current time step stays right.
 
     Steps run in the environment's own thread if it has one (`isolation`), and not while another caller steps it.
-
-    Args:
-        env: The environment.
     """
 
     def __init__(self, env: tf_py_environment.TFPyEnvironment) -> None:

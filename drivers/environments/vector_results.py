@@ -14,14 +14,7 @@ _NUMBERS, _FLAGS = "fiub", "iub"
 
 
 def check_result(reward: Any, terminated: Any, truncated: Any, size: int, step: int) -> None:
-    """Checks rewards and flags.
-
-    Args:
-        reward: Expected to be numbers [size].
-        terminated: Expected to be bools [size], or ints 0 and 1.
-        truncated: The same.
-        size: B.
-        step: Number of the step, for the error.
+    """Checks rewards, expected to be numbers [size], and flags, expected to be bools [size] or ints 0 and 1.
 
     Raises:
         EnvironmentFaultError: One of them is something else.

@@ -33,15 +33,9 @@ class InvalidLeafError(Exception):
 
 
 def row_writer(space: gym.Space, batch: Nest, name: str = "observation") -> RowWriter:
-    """Returns a function (index, observation) that writes a single observation into a row of a batch of arrays.
+    """Returns a function (index, observation) that writes a single observation into a row of a nest of arrays [B, ...].
 
-    Args:
-        space: Of a single observation.
-        batch: Nest of arrays [B, ...].
-        name: What the observation is called in errors.
-
-    Raises:
-        InvalidLeafError: (the function) The observation does not fit the space.
+    The function raises `InvalidLeafError` if the observation does not fit the space.
     """
     if isinstance(space, gym.spaces.Dict):
         return _dict_writer(space, batch, name)

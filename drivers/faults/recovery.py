@@ -21,6 +21,8 @@ _logger = logging.getLogger(__name__)
 class Recovery:
     """Decides whether faults of a batch of environments are tolerated, and counts them.
 
+    Each may be recreated `max_restarts` times. Episodes with an invalid step are dropped or an error.
+
     Attributes:
         restarts: How often each environment was recreated.
         drops: How many episodes of each were dropped because of an invalid step.
@@ -28,14 +30,7 @@ class Recovery:
     """
 
     def __init__(self, num_environments: int, max_restarts: int, drops_invalid: bool, seed: int | None) -> None:
-        """Starts with no faults.
-
-        Args:
-            num_environments: B.
-            max_restarts: How often each environment may be recreated.
-            drops_invalid: Whether episodes with an invalid step are dropped instead of being an error.
-            seed: New environments are seeded from it; None for no seed.
-        """
+        """Starts with no faults of B environments; `seed` is that of new ones, None for no seed."""
         self._max_restarts, self._drops_invalid, self._seed = max_restarts, drops_invalid, seed
         self.restarts = np.zeros(num_environments, int)
         self.drops = np.zeros(num_environments, int)
@@ -43,12 +38,7 @@ class Recovery:
         self.has_dropped = False
 
     def judge(self, environment: int, step: int, fault: Fault) -> bool:
-        """Returns whether an environment has to be recreated, or else is only reset.
-
-        Args:
-            environment: Its index.
-            step: Of its episode.
-            fault: What happened.
+        """Returns whether an environment has to be recreated after a fault in a step of its episode, else only reset.
 
         Raises:
             EnvironmentFaultError: It is not tolerated, or not any more.

@@ -27,15 +27,7 @@ class Crew:
     """
 
     def __init__(self, ray: Any, plans: Sequence[Plan], maker: Any, max_restarts: int, time_limit_s: float) -> None:
-        """Starts the actors.
-
-        Args:
-            ray: The module, connected.
-            plans: What the workers are made of.
-            maker: Makes the policy in a worker.
-            max_restarts: How often each may be restarted.
-            time_limit_s: Seconds that a rollout may take.
-        """
+        """Starts the actors; `maker` makes the policy in each, and a rollout may take `time_limit_s` seconds."""
         self._ray, self._time_limit_s, self._max_restarts = ray, time_limit_s, max_restarts
         actor = ray.remote(num_cpus=1, max_restarts=max_restarts, max_task_retries=-1)(Worker)
         # As bytes, because arrays that Ray hands over cannot be written to.

@@ -20,12 +20,7 @@ class RemoteEnvironments(tf_environment.TFEnvironment):
     """
 
     def __init__(self, env: Any, num_environments: int) -> None:
-        """Makes one environment to learn its specs, and closes it.
-
-        Args:
-            env: See `RayDriver`.
-            num_environments: Of all workers.
-        """
+        """Makes one environment, see `RayDriver`, to learn its specs, and closes it."""
         with GymnasiumEnvironment(env, vectorization="sync") as single:
             super().__init__(single.time_step_spec(), single.action_spec(), batch_size=num_environments)
         self.env = env

@@ -97,9 +97,7 @@ class Worker:
     def __init__(self, plan: Plan, make_policy: bytes) -> None:
         """Makes environments and policy; the environments are reset at the first rollout.
 
-        Args:
-            plan: What to make.
-            make_policy: What makes the policy, given the seed of its random numbers, as cloudpickle wrote it.
+        `make_policy` makes the policy, given the seed of its random numbers, as cloudpickle wrote it.
         """
         self._plan = plan
         self._make_policy: Callable[[np.random.SeedSequence], WorkerPolicy] = cloudpickle.loads(make_policy)
@@ -110,15 +108,10 @@ class Worker:
         self._state = plan.initial_state
 
     def rollout(self, iteration: int, values: Sequence[Array], num_rows: int) -> Rows:
-        """Steps every environment so many times, from where the last rollout left it.
+        """Takes T = `num_rows` steps of every environment with an iteration's weights, from where it stopped last.
 
         A worker that was restarted starts new episodes, whose seeds follow from the iteration: what it returns does not
         depend on how often it failed in it.
-
-        Args:
-            iteration: Number of the iteration.
-            values: The policy's weights, as its `put` takes them.
-            num_rows: T.
         """
         start = time.perf_counter()
         if self._policy is None:

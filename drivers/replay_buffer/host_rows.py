@@ -23,13 +23,7 @@ class HostRows:
     """
 
     def __init__(self, data_spec: Nest, batch_size: int, max_length: int) -> None:
-        """Creates an empty queue.
-
-        Args:
-            data_spec: Nest of `tf.TensorSpec` of one row of one environment.
-            batch_size: B.
-            max_length: Most rows per environment.
-        """
+        """Creates an empty queue of at most `max_length` rows for each of B environments."""
         self.data_spec = data_spec = host_calls.plain(data_spec)
         self.read_spec = (host_calls.with_outer_dims(data_spec, batch_size, None), tf.TensorSpec([None], tf.int64))
         self._empty = tf.nest.map_structure(

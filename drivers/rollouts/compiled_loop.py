@@ -78,13 +78,7 @@ class CompiledRollout:
         return not self._refused
 
     def __call__(self, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule) -> tuple[Rollout, ts.TimeStep, Nest]:
-        """As `collect_in_graph`; only if `is_possible`.
-
-        Args:
-            time_step: Where to start, [B, ...].
-            policy_state: The policy's state there.
-            stop: When to stop, int32 tensors.
-        """
+        """As `collect_in_graph`; only if `is_possible`."""
         target, limit = stop.target, stop.maximum_iterations
         seed = self.seeds.next()
         first = _cut(self._chunk(seed, time_step, host_calls.plain(policy_state), tf.constant(0), target, limit))

@@ -44,14 +44,7 @@ def collect_in_graph(
     policy_state: Nest,
     stop: StopRule,
 ) -> tuple[Rollout, ts.TimeStep, Nest]:
-    """Steps in a graph's while loop; call it inside a `tf.function`.
-
-    Args:
-        env: Environment.
-        policy: Policy, with or without state.
-        time_step: Where to start, tensors [B, ...].
-        policy_state: The policy's state there.
-        stop: When to stop.
+    """Steps in a graph's while loop from a time step and policy state [B, ...]; call it inside a `tf.function`.
 
     Returns:
         The rollout, the time step after it, and the policy state after it.
@@ -71,14 +64,7 @@ def step_in_graph(
 ) -> Chunk:
     """As `collect_in_graph`, with at most `capacity` steps and stacks of just that length, or of any if it is None.
 
-    Args:
-        env: Environment.
-        policy: Tells the specs.
-        act: Maps (row, time step, policy state) to the policy's step.
-        time_step: Where to start, tensors [B, ...].
-        policy_state: The policy's state there.
-        stop: When to stop.
-        capacity: C.
+    `act` maps (row, time step, policy state) to the policy's step; the policy only tells the specs.
     """
     step_spec = policy.policy_step_spec
     specs = host_calls.plain((step_spec.action, step_spec.info, step_spec.state))

@@ -132,12 +132,9 @@ def _copy(observation: Nest) -> Nest:
 
 
 def _put_rows(observation: Nest, rows: Any, mask: np.ndarray) -> Nest:
-    """Returns a copy of observation [B, ...] whose rows in `mask` are taken from `rows`.
+    """Returns a copy of an observation [B, ...] with rows in `mask` [B] taken from `rows`.
 
-    Args:
-        observation: Nest of arrays [B, ...].
-        rows: The same nest, or an object array [B] of single observations, which is how gymnasium gives `final_obs`.
-        mask: Which rows to take, [B].
+    These are the same nest, or an object array [B] of single observations, which is how gymnasium gives `final_obs`.
     """
     result = _copy(observation)
     for index in np.flatnonzero(mask):

@@ -21,11 +21,7 @@ from .serial import RAISED, SerialVectorEnv, close_quietly
 
 
 class Vectorised(NamedTuple):
-    """Makes environments that are stepped together in a form of their own, as many as are asked for.
-
-    Attributes:
-        make: From their number to a `VectorEnv`.
-    """
+    """Makes environments that are stepped together in a form of their own, as many as are asked for."""
 
     make: Callable[[int], VectorEnv]
 

@@ -19,10 +19,6 @@ def end_with_parent(parent: int, started_in_main_thread: bool) -> None:
     A thread asks for the parent every half second. It cannot run while a simulator written in C holds Python's lock;
     Linux kills the process in that case too, but it takes the end of the thread that started the process for the end
     of the parent, so that it is asked to only where that was the main thread.
-
-    Args:
-        parent: Process id of the parent.
-        started_in_main_thread: Whether the parent's main thread has started this process.
     """
     if sys.platform == "linux" and started_in_main_thread:
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)

@@ -160,12 +160,7 @@ class Worker:
 
 
 def close_all(workers: list[Worker], owner: int) -> None:
-    """Ends processes, by force those that are busy.
-
-    Args:
-        workers: The processes.
-        owner: Process id of the process that has started them; nothing is done in one that was forked from it.
-    """
+    """Ends processes, by force those that are busy; not in a process that was forked from their `owner`."""
     if os.getpid() != owner:
         return
     for worker in workers:
