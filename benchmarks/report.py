@@ -168,8 +168,11 @@ def _draw_speed(records: Sequence[Record], path: Path) -> None:
     if not names:
         return
     plt = _pyplot()
-    figure, panels = plt.subplots(1, len(names), figsize=(3.4 * len(names), 2.6), squeeze=False)
-    for name, axes in zip(names, panels[0], strict=True):
+    rows = -(-len(names) // 2)
+    figure, panels = plt.subplots(rows, 2, figsize=(8.2, 2.5 * rows), squeeze=False)
+    for unused in panels.flat[len(names) :]:
+        unused.set_visible(False)
+    for name, axes in zip(names, panels.flat, strict=False):
         case = CASES[name]
         own = [record for record in records if record["case"] == name]
         bars = {peer: statistics.median(values) for peer in case.peers if (values := _values(own, peer, case.quantity))}
