@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,8 +13,16 @@ from ppo_agent.training.command_line import Interrupted
 from ppo_agent.training.interrupts import InterruptGuard
 
 
+@pytest.fixture
+def obeys_hangup() -> Iterator[None]:
+    """Tests that `nohup` started ignore a hangup, and so would the guard."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_a_signal_interrupts_once(number: int) -> None:
+def test_a_signal_interrupts_once(number: int, obeys_hangup: None) -> None:
     before = signal.getsignal(number)
     with InterruptGuard() as guard:
         with pytest.raises(Interrupted) as caught:
