@@ -78,19 +78,10 @@ def _check_spec(spec: tf.TypeSpec, name: str) -> None:
 
 
 class NormalHead(tf.keras.layers.Layer):
-    """Independent normals, as they are or squashed to the action's bounds.
+    """Independent normals for a float action of any shape, as they are or squashed to the action's bounds by tanh.
 
-    The standard deviation is a trained variable, or with `state_dependent_std` softplus of an affine function of the
-    features.
-
-    Args:
-        spec: float action of any shape.
-        initial_log_std: natural logarithm of the first standard deviation.
-        seed: of the kernels.
-        name: of the layer.
-        state_dependent_std: whether the standard deviation depends on the features.
-        squash: whether actions are squashed to the bounds by tanh; the standard deviation is that before it.
-        gain: of the initial kernels.
+    The standard deviation, that before the squashing, is a trained variable, or with `state_dependent_std` softplus of
+    an affine function of the features; `initial_log_std` is the natural logarithm of the first one.
 
     Raises:
         ValueError: if `squash` is set and the action has no finite bounds.
@@ -181,17 +172,10 @@ def _inverse_softplus(value: float) -> float:
 
 
 class CategoricalHead(tf.keras.layers.Layer):
-    """One categorical for every component of an integer action, each with a number of categories of its own.
+    """One categorical for every component of a bounded integer action, each with a number of categories of its own.
 
     The components are one batched categorical. Components with fewer categories than the largest are padded with
-    categories of probability zero.
-
-    Args:
-        spec: bounded integer action of any shape.
-        seed: of the kernel.
-        name: of the layer.
-        mask_indices: where the categories stand in the action mask, see `action_masks.MaskLayout`; `None` for no mask.
-        gain: of the initial kernel.
+    categories of probability zero. `mask_indices` tells where they stand in the mask, see `action_masks.MaskLayout`.
 
     Raises:
         ValueError: if a maximum lies below its minimum, or there are more than `MAX_LOGITS` categories.
@@ -216,12 +200,7 @@ class CategoricalHead(tf.keras.layers.Layer):
         self.logits_layer = initializers.dense(int(np.prod(self.logits_shape)), gain, seed, name="logits")
 
     def call(self, features: tf.Tensor, action_mask: tf.Tensor | None = None) -> Parameters:
-        """Returns `logits` [N, *action shape, largest number of categories].
-
-        Args:
-            features: [N, F].
-            action_mask: bool [N, size], the allowed actions; `None` allows all.
-        """
+        """Returns `logits` [N, *action shape, most categories] of features [N, F] and a mask, bool [N, size]."""
         logits = self.logits_layer(features)
         if len(self.logits_shape) > 1:
             logits = tf.reshape(logits, [-1, *self.logits_shape])

@@ -29,12 +29,9 @@ def impossible_logits(possible: np.ndarray) -> np.ndarray:
 
 
 def mask_distribution(distribution: tfp.distributions.Distribution, allowed: tf.Tensor, name: str) -> Any:
-    """A categorical distribution without the categories that are not allowed.
+    """A categorical distribution, or an independent of such, without the categories that are not allowed.
 
-    Args:
-        distribution: a categorical, or an independent of categoricals.
-        allowed: bool, of the shape of its logits.
-        name: of the action, for errors.
+    `allowed` is bool, of the shape of its logits; `name` is that of the action, for errors.
 
     Raises:
         ValueError: if the distribution has no logits of that shape.

@@ -89,13 +89,10 @@ def _check_input(name: str, net: network.Network, observation_spec: Nest) -> Non
 
 
 def check_output(name: str, output_spec: Nest, expected_name: str, expected: Nest) -> None:
-    """Raises ValueError unless a network's output has the structure, dtypes and shapes of a spec.
+    """Raises ValueError unless a network's output has the structure, dtypes and shapes of a nest of TensorSpecs.
 
-    Args:
-        name: what the network is called in the error.
-        output_spec: what its `create_variables` returned.
-        expected_name: what the spec is called in the error.
-        expected: nest of TensorSpecs.
+    `name` and `expected_name` are what the error calls the network and the nest; `output_spec` is what the network's
+    `create_variables` returned.
     """
     found = tf.nest.map_structure(
         lambda s: tf.TensorSpec(s.event_shape, s.dtype) if isinstance(s, distribution_utils.DistributionSpecV2) else s,

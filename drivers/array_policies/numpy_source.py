@@ -121,12 +121,10 @@ class NumpySource:
         )
 
     def write(self, parameters: str, arguments: Sequence[str], result: Callable[[list[str]], str]) -> str:
-        """Returns the source of a function `act`; None is its result if a condition does not hold.
+        """Returns the source of a function `act` of `parameters`; None is its result if a condition does not hold.
 
-        Args:
-            parameters: Of the function.
-            arguments: An expression for each argument of the graph but the seed.
-            result: Makes an expression of those of the graph's results.
+        `arguments` has an expression for each argument of the graph but the seed; `result` makes one of those of the
+        graph's results.
         """
         lines = [f"def act({parameters}):"]
         if self.rows:

@@ -40,15 +40,9 @@ class SeedSequence:
 def seeded_action(
     policy: tf_policy.TFPolicy, time_step: ts.TimeStep, policy_state: Nest, seed: tf.Tensor
 ) -> policy_step.PolicyStep:
-    """As `policy.action`, with a stateless seed, which TF-Agents' policies do not take.
+    """As `policy.action` [B, ...], with a stateless seed, int32 [2], which TF-Agents' policies do not take.
 
     A policy that does not draw its actions from its distributions the usual way is left to itself.
-
-    Args:
-        policy: The policy.
-        time_step: Tensors [B, ...].
-        policy_state: The policy's state.
-        seed: int32 [2].
     """
     draw = type(policy)._action
     if draw is not tf_policy.TFPolicy._action and not getattr(draw, "draws_from_distributions", False):

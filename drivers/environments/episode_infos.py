@@ -23,13 +23,10 @@ class EpisodeInfos:
         self._totals: dict[str, tuple[float, int]] = {}
 
     def add(self, infos: Mapping[str, Any], rows: Array) -> None:
-        """Takes in the infos of a step.
+        """Takes in the infos of a step, in which the episodes of some rows have ended.
 
-        Args:
-            infos: Of a vector environment: numbers by row (`EPISODES`), or arrays [B] and a mask under each name with
-                an underscore in front, as gymnasium's have them, in `final_info` where the environment resets in the
-                same step.
-            rows: Indices of the environments whose episode has ended with this step.
+        These have numbers by row (`EPISODES`), or arrays [B] and a mask under each name with an underscore in front, as
+        gymnasium's have them, in `final_info` where the environment resets in the same step.
         """
         final = infos.get("final_info", infos)
         for name, values in _measured(infos, rows) if final is infos else _measured_in(final, rows):

@@ -82,11 +82,9 @@ class EnvPoolVectorEnv(VectorEnv):
     """An EnvPool object as a vector environment of batched spaces, with infos where an episode ends."""
 
     def __init__(self, pool: Any, channels_last: bool = False) -> None:
-        """Takes what `envpool.make_gymnasium` has made.
+        """Takes what `envpool.make_gymnasium` has made, which is closed with this one.
 
-        Args:
-            pool: The object; it is closed with this one.
-            channels_last: Whether images [channels, height, width] become [height, width, channels].
+        With `channels_last`, images [channels, height, width] become [height, width, channels].
 
         Raises:
             ValueError: It is of another interface, asynchronous, or for several players.

@@ -31,13 +31,7 @@ _FEWEST_IN_HALVES = 4
 def make_process_env(
     make: Callable[[], gym.Env], num_environments: int, step_time_limit_s: float | None = None
 ) -> VectorEnv:
-    """Starts the processes.
-
-    Args:
-        make: Makes one environment.
-        num_environments: How many.
-        step_time_limit_s: A process that needs longer for a step or a reset of its environments is killed; None for
-            never.
+    """Starts the processes; one that needs longer than the limit for a step or a reset is killed, None for never.
 
     Returns:
         A vector environment with next-step autoreset whose observations are views of shared memory. From four on, an

@@ -117,11 +117,7 @@ class SerialVectorEnv(SyncVectorEnv):
     def restart(self, restarts: Mapping[int, Restart]) -> dict[int, Fault]:
         """Starts a new episode in some of them, whose observations are then in `observations`.
 
-        Args:
-            restarts: What to do, by index.
-
-        Returns:
-            The faults of those that failed again.
+        Takes what to do by index; returns the faults of those that failed again.
         """
         found = {index: self._restart(index, *restart) for index, restart in restarts.items()}
         return {index: fault for index, fault in found.items() if fault}

@@ -75,13 +75,9 @@ class Worker:
     """
 
     def __init__(self, make: Callable[[], gym.Env], shared: SharedArrays, rows: range, limit: float | None) -> None:
-        """Starts the process; `wait_until_ready` comes next.
+        """Starts the process, which makes the environments of its rows; `wait_until_ready` comes next.
 
-        Args:
-            make: Makes an environment.
-            shared: Shared by all processes.
-            rows: Of its environments.
-            limit: Seconds that a step or reset of all of them may take; None for any time.
+        A step or reset of all of them may take `limit` seconds; None for any time.
         """
         context: Any = multiprocessing.get_context()
         self.rows = rows
@@ -115,10 +111,7 @@ class Worker:
             self._pipe.send((command, argument))
 
     def receive(self, limit: float | None = None) -> Any:
-        """Returns the answer to the last command.
-
-        Args:
-            limit: Seconds since that was sent; None for the worker's own limit.
+        """Returns the answer to the last command, which may take `limit` seconds; None for the worker's own limit.
 
         Raises:
             LostWorkerError: It did not come in time, or the process has died; it has ended then.

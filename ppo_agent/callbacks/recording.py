@@ -73,7 +73,7 @@ class EvalCallback(Periodic):
         self.best_mean: float | None = None
         self.best_parameters: dict[str, Any] | None = None
 
-    def act(self, trainer: Trainer) -> bool | None:
+    def act(self, trainer: Trainer) -> None:
         """Evaluates."""
         found = trainer.evaluate(self._num_episodes, env=self._env)
         self.evaluations.append((trainer.environment_steps, found))
@@ -81,7 +81,6 @@ class EvalCallback(Periodic):
             self.best_mean, self.best_parameters = found.mean, trainer.get_parameters()
             if self._best_dir is not None:
                 export_policy(trainer.agent.policy, self._best_dir)
-        return None
 
 
 class CheckpointCallback(Periodic):
@@ -97,10 +96,9 @@ class CheckpointCallback(Periodic):
         super().__init__(every)
         self._path, self._kept = Path(path), check_int("kept", kept)
 
-    def act(self, trainer: Trainer) -> bool | None:
+    def act(self, trainer: Trainer) -> None:
         """Writes a checkpoint."""
         trainer.save(self._path, kept=self._kept)
-        return None
 
 
 class VideoCallback(Periodic):
@@ -116,7 +114,7 @@ class VideoCallback(Periodic):
         super().__init__(every)
         self._path, self._env = Path(path), env
 
-    def act(self, trainer: Trainer) -> bool | None:
+    def act(self, trainer: Trainer) -> None:
         """Records an episode."""
         make = self._env
         if make is None:
@@ -125,7 +123,6 @@ class VideoCallback(Periodic):
             make = functools.partial(gymnasium.make, trainer.env_name, render_mode="rgb_array")
         prefix = f"steps-{trainer.environment_steps}"
         trainer.evaluate(1, env=functools.partial(_recorded, make, self._path, prefix))
-        return None
 
 
 def _recorded(make: Any, path: Path, prefix: str) -> gymnasium.Env:
@@ -148,7 +145,7 @@ class HistogramCallback(Periodic):
         self._path, self._images = str(path), images
         self._writer: Any = None
 
-    def act(self, trainer: Trainer) -> bool | None:
+    def act(self, trainer: Trainer) -> None:
         """Writes them at the number of environment steps."""
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._path)
@@ -162,7 +159,6 @@ class HistogramCallback(Periodic):
                     if self._images and group == "observation" and leaf.dtype == tf.uint8 and leaf.shape.rank == 5:
                         tf.summary.image(f"Experience/{group}_{index}", leaf[0, : self._images, ..., -1:])
         self._writer.flush()
-        return None
 
     def on_training_end(self, _: Trainer) -> None:
         """Closes the file."""

@@ -36,14 +36,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes a new folder of files in one step.
-
-    Args:
-        path: of the folder, which must not exist yet; its parents are made.
-        contents: by file name.
+    """Writes a new folder of files, contents by name, in one step; its parents are made.
 
     Raises:
-        OSError: it cannot be written; nothing is left of it.
+        OSError: it exists or cannot be written; nothing is left of it.
     """
     unfinished = path.with_name(f"{UNFINISHED}{path.name}.{os.getpid()}")
     unfinished.mkdir(parents=True)
@@ -79,12 +75,8 @@ def remove_unfinished(folder: Path) -> None:
 def read_file(path: Path, most_bytes: int | None = None) -> bytes:
     """The contents of a regular file, which no symbolic link is: that might lead out of its folder.
 
-    Args:
-        path: of the file.
-        most_bytes: how large it may be; None for any size.
-
     Raises:
-        OSError: it is no such file, larger, or cannot be read.
+        OSError: it is no such file, larger than `most_bytes`, or cannot be read.
     """
     with open(path, "rb", opener=_open_regular) as file:
         size = os.fstat(file.fileno()).st_size

@@ -13,15 +13,10 @@ def is_int(value: Any, at_least: int = 0) -> bool:
 
 
 def check_int(name: str, value: Any, at_least: int = 1) -> int:
-    """Returns the value as a Python int.
-
-    Args:
-        name: what the argument is called in the message.
-        value: what was given.
-        at_least: the smallest value allowed.
+    """Returns the value as a Python int; `name` is what the argument is called in the message.
 
     Raises:
-        ValueError: it is no int, or too small.
+        ValueError: it is no int, or less than `at_least`.
     """
     if not is_int(value, at_least):
         expected = "a positive int" if at_least == 1 else f"an int of at least {at_least}"

@@ -149,26 +149,15 @@ def start() -> None:
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function that XLA compiles in this call, or loads.
+    """Calls a function that XLA compiles in this call, or loads; returns what it returns.
 
     If a program cannot be saved where it should be, the function is called again and saves it elsewhere.
-
-    Args:
-        function: what to call.
-        arguments: of the function.
-
-    Returns:
-        What it returns.
     """
     return function(*arguments) if _process.cache is None else _process.cache.call(function, arguments)
 
 
 def use(folder: str) -> None:
-    """Names the folder to keep programs in, before `start`: it beats the environment variable.
-
-    Args:
-        folder: as the variable's value.
-    """
+    """Names the folder to keep programs in, before `start`: it beats the environment variable, as whose value it is."""
     _process.folder = folder
 
 

@@ -14,12 +14,7 @@ from ppo_agent.common.types import Nest
 
 
 class NestCheck:
-    """Checks nests of arrays or tensors against one spec.
-
-    Args:
-        name: what the nest is called in errors.
-        spec: nest of `tf.TensorSpec`, without batch dimensions.
-    """
+    """Checks nests of arrays or tensors against one spec without batch dimensions; `name` is what errors call them."""
 
     def __init__(self, name: str, spec: Nest) -> None:
         self._name, self._spec = name, spec
@@ -66,10 +61,7 @@ class NestCheck:
                 raise ValueError(f"{self._called(path)} is {found}, expected shape {expected}.")
 
     def check_batch(self, values: Nest) -> None:
-        """Checks structure and shapes of a nest with one or more batch dimensions.
-
-        Args:
-            values: the nest; tensors of unknown rank pass.
+        """Checks structure and shapes of a nest with one or more batch dimensions; tensors of unknown rank pass.
 
         Raises:
             ValueError: it does not fit, or has no batch dimension.

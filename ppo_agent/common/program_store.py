@@ -97,9 +97,6 @@ class ProgramStore:
 def make_staging(folder: Path) -> Path:
     """Returns a new empty folder for this process, and deletes those of processes that have ended.
 
-    Args:
-        folder: of all programs.
-
     Raises:
         OSError: as of `ProgramStore`.
     """

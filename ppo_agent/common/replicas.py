@@ -76,11 +76,9 @@ def mean_with_own_gradient(value: Tensor) -> Tensor:
 
 
 def from_any(nest: Nest, is_known: Tensor) -> Nest:
-    """A nest from the first replica that has one; where none has, that of the replica itself.
+    """A nest of numbers or bools from the first replica that has one; where none has, that of the replica itself.
 
-    Args:
-        nest: tensors of numbers or bools, of the same shapes on all replicas.
-        is_known: bool scalar, whether this replica has it.
+    `is_known` is a bool scalar, whether this replica has it; the shapes are the same on all replicas.
     """
     if count() == 1:
         return nest
@@ -100,12 +98,7 @@ def from_any(nest: Nest, is_known: Tensor) -> Nest:
 def together(function: Callable[..., Nest], *arguments: Nest) -> Nest:
     """Calls a function once for all replicas, which may then contain loops and branches that replicas take together.
 
-    Args:
-        function: takes `arguments` as what each replica has of them, for `on_each` and `first_of`.
-        *arguments: nests of tensors.
-
-    Returns:
-        What the function returned.
+    The function takes `arguments`, nests of tensors, as what each replica has of them, for `on_each` and `first_of`.
     """
     return tf.distribute.get_replica_context().merge_call(lambda _, *each: function(*each), args=arguments)
 

@@ -58,11 +58,7 @@ def are_off() -> bool:
 
 @contextlib.contextmanager
 def group(step: Tensor | None) -> Iterator[None]:
-    """Writes what is written within at the end, all of it behind one condition.
-
-    Args:
-        step: the train step to write at.
-    """
+    """Writes what is written within at the end, at a train step, all of it behind one condition."""
     outer = _open.entries, _open.graph
     entries: list[Any] = []
     _open.entries, _open.graph = entries, tf.compat.v1.get_default_graph()
@@ -76,10 +72,7 @@ def group(step: Tensor | None) -> Iterator[None]:
 def write(step: Tensor | None, values: Mapping[str, Value], *, are_histograms: bool) -> None:
     """Writes scalars or histograms under their names, with the name scopes in force in front, as tf.summary does.
 
-    Args:
-        step: the train step to write at; within a group, the group's is taken.
-        values: by name.
-        are_histograms: of all entries of a tensor; otherwise scalars.
+    Within a group, the group's train step is taken. Histograms are of all entries of a tensor.
     """
     entries = []
     for name, value in values.items():
