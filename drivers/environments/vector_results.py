@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ppo_agent.common.checks import brief
+
 from ..faults.faults import EnvironmentFaultError
-from ..faults.leaf_checks import brief
 
 _BOOL = np.dtype(bool)
 _NUMBERS, _FLAGS = "fiub", "iub"

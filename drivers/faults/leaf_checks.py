@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from ppo_agent.common.checks import brief
 from ppo_agent.common.types import Array, Nest
 
 from .faults import Fault
@@ -119,9 +120,3 @@ def value_outside(array: Array, dtype: np.dtype) -> int | None:
         return None
     limits = np.iinfo(dtype)
     return next((x for x in (int(array.min()), int(array.max())) if not limits.min <= x <= limits.max), None)
-
-
-def brief(value: Any) -> str:
-    """Returns the start of a value's `repr`."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:80]}..."

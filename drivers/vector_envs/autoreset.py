@@ -14,8 +14,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from ppo_agent.common import array_nests
 from ppo_agent.common.types import Nest
@@ -43,6 +45,15 @@ def next_step_autoreset(env: VectorEnv) -> VectorEnv | SameStepAdapter:
     raise ValueError(
         f"the vector environment's metadata['autoreset_mode'] is {mode}, expected AutoresetMode.NEXT_STEP or SAME_STEP."
     )
+
+
+def take_spaces(env: Any, size: int, observation_space: gym.Space, action_space: gym.Space, like: Any) -> None:
+    """Gives a vector environment with next-step autoreset its spaces, and metadata and rendering of another one."""
+    env.num_envs = size
+    env.single_observation_space, env.single_action_space = observation_space, action_space
+    env.observation_space, env.action_space = batch_space(observation_space, size), batch_space(action_space, size)
+    env.metadata = {**like.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    env.render_mode, env.autoreset_mode = like.render_mode, AutoresetMode.NEXT_STEP
 
 
 class SameStepAdapter:

@@ -17,13 +17,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector import VectorEnv
 
 from ppo_agent.common.limits import LARGEST_INT32
 from ppo_agent.common.types import Array, Nest
 
-from .autoreset import StepResult
+from .autoreset import StepResult, take_spaces
 
 PREFIX = "envpool:"
 _NO_INFOS: dict[str, Any] = {}
@@ -91,16 +90,12 @@ class EnvPoolVectorEnv(VectorEnv):
         """
         _check(pool)
         self._pool, self._channels_last = pool, channels_last
-        self.num_envs = pool.config["num_envs"]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*precision lowered by casting")  # Bounds are written as doubles.
-            self.single_observation_space, self.single_action_space = pool.observation_space, pool.action_space
+            observation_space, action_space = pool.observation_space, pool.action_space
         if channels_last:
-            self.single_observation_space = _channels_last_space(pool)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.render_mode, self.autoreset_mode = pool.render_mode, AutoresetMode.NEXT_STEP
-        self.metadata = {**pool.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+            observation_space = _channels_last_space(pool)
+        take_spaces(self, pool.config["num_envs"], observation_space, action_space, pool)
         self._ids = np.arange(self.num_envs, dtype=np.int32)
         keys = list(pool._state_keys)
         self._reward, self._done, self._truncated = (keys.index(key) for key in ("reward", "done", "trunc"))

@@ -13,14 +13,13 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector import VectorEnv
 
 from ppo_agent.common import array_nests
 from ppo_agent.common.types import Nest
 
 from ..faults.faults import EPISODES, FAULTS, Fault
-from .autoreset import StepResult
+from .autoreset import StepResult, take_spaces
 from .serial import Restart, close_quietly
 from .worker import LostWorkerError, SharedArrays, Worker, close_all
 
@@ -73,8 +72,7 @@ class GroupedVectorEnv(VectorEnv):
         self._workers: list[Worker] = []
         self._owner = os.getpid()
         self._make, self._group_size, self._limit = make, group_size, step_time_limit_s
-        self.num_envs = num_groups * group_size
-        self._take_over_spaces(make())
+        self._take_over_spaces(make(), num_groups * group_size)
         self._shared = SharedArrays.create(self.single_observation_space, self.num_envs)
         self.observations, self._rewards, self._flags = self._shared.arrays()
         self._workers = [self._start(first) for first in range(0, self.num_envs, group_size)]
@@ -84,14 +82,10 @@ class GroupedVectorEnv(VectorEnv):
                 self.close()
                 raise error
 
-    def _take_over_spaces(self, env: gym.Env) -> None:
+    def _take_over_spaces(self, env: gym.Env, size: int) -> None:
         if not isinstance(env, gym.Env):
             raise TypeError(f"the callable given as env_name returned {env!r}, expected a gymnasium.Env.")
-        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.render_mode, self.autoreset_mode = env.render_mode, AutoresetMode.NEXT_STEP
+        take_spaces(self, size, env.observation_space, env.action_space, env)
         close_quietly(env)
 
     def _start(self, first: int) -> Worker:
@@ -195,13 +189,8 @@ class HalvedVectorEnv(VectorEnv):
     def __init__(self, halves: tuple[GroupedVectorEnv, ...]) -> None:
         """Takes the two; they are closed with this object."""
         self.halves = halves
-        first = halves[0]
-        self.num_envs = sum(half.num_envs for half in halves)
-        self.single_observation_space = first.single_observation_space
-        self.single_action_space = first.single_action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.metadata, self.render_mode, self.autoreset_mode = first.metadata, first.render_mode, first.autoreset_mode
+        first, size = halves[0], sum(half.num_envs for half in halves)
+        take_spaces(self, size, first.single_observation_space, first.single_action_space, first)
 
     @property
     def processes(self) -> list[Any]:

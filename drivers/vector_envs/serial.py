@@ -13,10 +13,11 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.vector.utils import create_empty_array, iterate
 
+from ppo_agent.common.checks import brief
 from ppo_agent.common.types import Nest
 
 from ..faults.faults import EPISODES, FAULTS, Fault, raised
-from ..faults.leaf_checks import InvalidLeafError, brief, row_writer
+from ..faults.leaf_checks import InvalidLeafError, row_writer
 from .autoreset import StepResult
 
 _logger = logging.getLogger(__name__)

@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 
 
+def brief(value: Any) -> str:
+    """The start of a value's `repr`, on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def is_int(value: Any, at_least: int = 0) -> bool:
     """Whether a value is an int (NumPy's among them, bools not) of at least `at_least`."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= at_least)

@@ -44,13 +44,7 @@ def choose(env: EnvLike, preset: str, given: Mapping[str, Any]) -> tuple[Setting
     """
     preset_files.check(preset)
     settings.check_given(given)
-    size = _batch_size(env)
-    if size is not None:
-        if given.get("num_environments", size) != size:
-            raise ValueError(
-                f"num_environments is {given['num_environments']}, expected {size}, the size of the environment given."
-            )
-        given = {**given, "num_environments": size}
+    given = _sized(env, given)
     if preset_files.is_file(preset):
         return settings.combine(preset_files.read(preset).settings, given), f"preset {preset}"
     name = preset
@@ -75,10 +69,7 @@ def for_agent(agent: Any, env: EnvLike, given: Mapping[str, Any]) -> Settings:
         raise ValueError(f"{decided[0]} is given with a ready agent, expected it as a keyword of the agent.")
     # Given by none of the flags, and told by the agent itself where it is asked for.
     known = {"minibatch_size": agent._config.minibatch_size or 1}
-    size = _batch_size(env)
-    if size is not None and given.get("num_environments", size) != size:
-        raise ValueError(f"num_environments is {given['num_environments']}, expected {size}.")
-    values = {**given, **known, **({} if size is None else {"num_environments": size})}
+    values = {**_sized(env, given), **known}
     if steps := agent._config.sequence_length:
         values |= {"recurrent": True, "sequence_length": steps, "minibatch_size": steps * known["minibatch_size"]}
     return settings.combine({}, values)
@@ -88,6 +79,16 @@ def with_changes(saved: Settings, given: Mapping[str, Any]) -> Settings:
     """Settings of a loaded run with others in place of some of them."""
     settings.check_given(given)
     return settings.combine(dataclasses.asdict(saved), given)
+
+
+def _sized(env: EnvLike, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, with the number of environments that an object holds; raises ValueError if another was given."""
+    size = _batch_size(env)
+    if size is None:
+        return dict(given)
+    if (found := given.get("num_environments", size)) != size:
+        raise ValueError(f"num_environments is {found}, expected {size}, the size of the environment given.")
+    return {**given, "num_environments": size}
 
 
 def _batch_size(env: EnvLike) -> int | None:

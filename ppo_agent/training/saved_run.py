@@ -12,6 +12,7 @@ from ppo_agent.checkpoint import spec_codes
 from ppo_agent.checkpoint.manifest import DamagedError
 from ppo_agent.checkpoint.store import Loaded
 from ppo_agent.common import atomic_files
+from ppo_agent.common.checks import brief
 from ppo_agent.common.types import Nest
 from ppo_agent.training.action_encoding import ActionEncoding
 from ppo_agent.training.settings import FIELDS, Settings
@@ -64,7 +65,7 @@ class SavedRun:
             ValueError: it is something else.
         """
         if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
-            raise ValueError(f"the run is {_brief(document)}, expected env_name, seed and settings.")
+            raise ValueError(f"the run is {brief(document)}, expected env_name, seed and settings.")
         name, seed, values = document.get("env_name"), document.get("seed"), document["settings"]
         if (
             not (name is None or isinstance(name, str))
@@ -72,14 +73,14 @@ class SavedRun:
             or not isinstance(seed, int)
             or seed < 0
         ):
-            raise ValueError(f"env_name is {_brief(name)} and seed {_brief(seed)}, expected a name and a seed.")
+            raise ValueError(f"env_name is {brief(name)} and seed {brief(seed)}, expected a name and a seed.")
         if unknown := sorted(set(values) - set(FIELDS)):
             raise ValueError(f"settings has {unknown[0]!r}, expected names of this version.")
         specs = document.get("specs")
         decoded = (None, None)
         if specs is not None:
             if not isinstance(specs, dict):
-                raise ValueError(f"specs is {_brief(specs)}, expected observation and action.")
+                raise ValueError(f"specs is {brief(specs)}, expected observation and action.")
             decoded = (spec_codes.decode(specs.get("observation")), spec_codes.decode(specs.get("action")))
         encoding = document.get("action_encoding")
         if encoding is not None and decoded[1] is not None:
@@ -109,8 +110,3 @@ def of_folder(settings_file: Path) -> SavedRun:
         return SavedRun.from_json(atomic_files.read_json(settings_file))
     except (OSError, ValueError) as error:
         raise ValueError(f"{settings_file} cannot be read: {error}") from error
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
