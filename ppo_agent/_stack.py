@@ -147,5 +147,5 @@ def import_tensorflow() -> None:
         tensorflow = importlib.import_module("tensorflow")
         compilation_cache.start()
         if not any(map(os.path.exists, _NVIDIA_DRIVERS)):
-            # The search for a GPU fails loudly where there can be none: have it over while nobody listens.
+            # The search for a GPU fails loudly where there can be none: it is made now, while nobody listens.
             tensorflow.config.list_physical_devices()

@@ -87,11 +87,6 @@ def _axes(operation: tf.Operation, index: int) -> tuple[int, ...]:
     return tuple(np.atleast_1d(_constant(operation, index)).tolist())
 
 
-def _reshape(operation: tf.Operation) -> Form:
-    del operation
-    return Form((0,), None)
-
-
 def _broadcast_to(operation: tf.Operation) -> Form:
     source, shape = shape_of(operation.inputs[0]), shape_of(operation.outputs[0])
     if np.prod(source) == np.prod(shape):
@@ -186,11 +181,6 @@ def _split(operation: tf.Operation, index: int) -> Form:
     ends = np.cumsum([shape_of(part)[axis] for part in operation.outputs]).tolist()
     key = (slice(None),) * axis + (slice([0, *ends][index], ends[index]),)
     return Form((value,), lambda x: x[key], is_view=True)
-
-
-def _identities(operation: tf.Operation, index: int) -> Form:
-    del operation
-    return Form((index,), None)
 
 
 def _cast(operation: tf.Operation) -> Form:
@@ -311,7 +301,7 @@ _SAME = ("Identity", "StopGradient", "PreventGradient", "Snapshot", "Reshape", "
 OPERATIONS: dict[str, Callable[[tf.Operation], Form]] = {
     **{name: _elementwise(function, True) for name, function in _INTO.items()},
     **{name: _elementwise(function, False) for name, function in _FRESH.items()},
-    **dict.fromkeys(_SAME, _reshape),
+    **dict.fromkeys(_SAME, lambda _: Form((0,), None)),
 }
 OPERATIONS |= {
     "BroadcastTo": _broadcast_to, "Fill": _fill, "Softmax": lambda _: Form((0,), functions.softmax),
@@ -328,6 +318,6 @@ OPERATIONS |= {
 # Those with several outputs; called with the number of one.
 _PARTS: dict[str, Callable[[tf.Operation, int], Form]] = {
     "FusedBatchNormV3": _fused_batch_norm, "Unpack": _unpack, "Split": _split, "SplitV": _split,
-    "IdentityN": _identities,
+    "IdentityN": lambda _, index: Form((index,), None),
 }  # fmt: skip
 KNOWN = frozenset(OPERATIONS) | frozenset(_PARTS)

@@ -32,7 +32,7 @@ class SeedSequence:
         return {"seed": int(self._seed), "count": int(self._count)}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from where `get_state` was called."""
+        """Continues from where `get_state` was called."""
         self._seed.assign(state["seed"])
         self._count.assign(state["count"])
 

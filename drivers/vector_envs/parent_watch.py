@@ -14,7 +14,7 @@ _INTERVAL_S = 0.5
 
 
 def end_with_parent(parent: int, started_in_main_thread: bool) -> None:
-    """Sees to it that this process ends with its parent, in the middle of a step too.
+    """Ends this process when its parent ends, in the middle of a step too.
 
     A thread asks for the parent every half second. It cannot run while a simulator written in C holds Python's lock;
     Linux kills the process in that case too, but it takes the end of the thread that started the process for the end

@@ -92,9 +92,8 @@ def _num_bytes(name: str, kind: Any) -> int:
     try:
         dtype, shape = kind
         size = np.dtype(dtype)
-        is_right = size.kind in "biufcSU" and all(type(length) is int and length >= 0 for length in shape)
+        if size.kind not in "biufcSU" or not all(type(length) is int and length >= 0 for length in shape):
+            raise ValueError(kind)
     except (TypeError, ValueError) as error:
         raise DamagedError(f"manifest.json describes {name} as {kind!r:.80}, expected dtype and shape") from error
-    if not is_right:
-        raise DamagedError(f"manifest.json describes {name} as {kind!r:.80}, expected dtype and shape")
     return size.itemsize * math.prod(shape)

@@ -129,7 +129,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Sees to it that names in the folder survive a crash, where the file system can do that."""
+    """Makes sure that names in the folder survive a crash, where the file system can do that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -78,11 +78,9 @@ class Events:
         with self._writing(self._eval):
             tf.summary.scalar("Metrics/AverageReturn", mean_return, step=environment_steps)
 
-    @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self) -> contextlib.AbstractContextManager[None]:
         """What is written in the block, such as an agent's debug summaries, goes to the training events."""
-        with self._writing(self._train):
-            yield
+        return self._writing(self._train)
 
     def retry(self) -> None:
         """Writes again, into new files, if that has failed before."""

@@ -54,7 +54,7 @@ class MetricsTable:
                 warn(f"{self._path} cannot be written ({error.strerror}): its rows are kept until it can.")
 
     def sync(self) -> None:
-        """Sees to it that all rows survive a crash of the machine.
+        """Makes sure that all rows survive a crash of the machine.
 
         Raises:
             OSError: there is no room for them.

@@ -99,7 +99,7 @@ class RunRecorder:
         self._events.write_evaluation(evaluation.mean, steps)
 
     def after_iteration(self, trainer: Trainer, seconds: float) -> None:
-        """Sees to it that the folder is there, and that a long iteration cannot be lost."""
+        """Makes sure that the folder is there, and that a long iteration cannot be lost."""
         if self.directory.is_lost:
             warn(f"{self.directory.path} was deleted or moved in the middle of the run: it is created again.")
             self.directory.release()

@@ -84,7 +84,7 @@ def size_of(num_minibatches: Any, settings: Settings) -> int:
 
 
 def fit_minibatch(settings: Settings, is_given: bool) -> Settings:
-    """Sees to it that the first iteration fills a minibatch."""
+    """Makes sure that the first iteration fills a minibatch."""
     steps = min(settings.total_environment_steps, settings.steps_per_iteration or settings.total_environment_steps)
     most = steps - steps % settings.num_environments
     if most < 1:
