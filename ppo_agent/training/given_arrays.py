@@ -49,8 +49,7 @@ def _check_parts(name: str, values: Nest, spec: Nest, keys: list[Any]) -> None:
         if not isinstance(values, Mapping):
             raise ValueError(f"{name} is {_kind(values)}, expected a mapping with the keys {keys}.")
         if set(values) != set(keys):
-            found = sorted(values, key=str)
-            raise ValueError(f"{name} is a mapping with the keys {found}, expected {keys}.")
+            raise ValueError(f"{name} is a mapping with the keys {sorted(values, key=str)}, expected {keys}.")
     elif not isinstance(values, (tuple, list)) or len(values) != len(keys):
         found = f"{_kind(values)} of {len(values)}" if isinstance(values, (tuple, list)) else _kind(values)
         raise ValueError(f"{name} is {found}, expected a tuple of {len(keys)}.")
