@@ -36,7 +36,8 @@ _LINK = re.compile(r"(!?\[[^\]]*\]\()(?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
 _FENCE = re.compile(r"^( *)(```+).*?^\1\2\s*$", re.MULTILINE | re.DOTALL)
 _DISPLAYED = re.compile(r"^\$\$\n(.+?)\n\$\$$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<![\\$`])\$(?!\s)([^$\n`]+?)(?<!\s)\$(?![\d$`])")
-_FLAG = re.compile(r"^\| (`--\w+`)(?=[ ,])", re.MULTILINE)
+# Not those that another attribute follows, and none that a phone has no room for.
+_FLAG = re.compile(r"(?<!`)(`--\w[\w.=/-]{0,32}`)(?![`{])")
 _COMMENT = re.compile(r"^<!-- (?:in tests|not run|setup).*?-->\n", re.MULTILINE | re.DOTALL)
 
 
@@ -62,8 +63,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     text = _COMMENT.sub("", markdown)
     text = text.replace("<!-- table of settings -->", settings_table.of_settings())
     text = text.replace("<!-- table of columns -->", settings_table.of_columns())
-    text = _FLAG.sub(r"| \1{.flag}", text)  # A flag at the start of a row stays in one line.
-    return _outside_of_fences(text, lambda part: _formulas(_links(part, source, page.file.src_uri)))
+    return _outside_of_fences(text, lambda part: _flags(_formulas(_links(part, source, page.file.src_uri))))
 
 
 def source_of(name: str) -> str:
@@ -89,6 +89,11 @@ def _links(text: str, source: str, name: str) -> str:
         return f"{found[1]}{relative}{found[3] or ''}{found[4]}"
 
     return _LINK.sub(replace, text)
+
+
+def _flags(text: str) -> str:
+    """Flags that stay in one line, where browsers would break them behind their hyphens."""
+    return _FLAG.sub(r"\1{.flag}", text)
 
 
 def _formulas(text: str) -> str:
