@@ -71,15 +71,16 @@ def _main(flag_values: flags.FlagValues) -> int:
     # Imported here: a wrong flag should not wait for TensorFlow.
     from ppo_agent.deployment import exporting, runs
     from ppo_agent.export.formats import FORMATS
-    from ppo_agent.export.sources import MissingPackageError
+    from ppo_agent.export.sources import MissingPackageError, check_packages
 
+    chosen = FORMATS[values["format"]]
     with contextlib.ExitStack() as stack:
         with command_line.mistakes_are_flag_errors():
             try:
-                FORMATS[values["format"]].check_packages()
+                check_packages(chosen.packages, chosen.extra)
             except MissingPackageError as error:
                 raise FlagError(f"format is {values['format']}: {error}") from error
-            output = FORMATS[values["format"]].check_target(values["output"], "output")
+            output = chosen.check_target(values["output"], "output")
             if policy_dir:
                 source = runs.from_policy_dir(Path(policy_dir), values["env_name"])
             else:

@@ -6,7 +6,6 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
-from importlib import util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,15 +28,6 @@ class Format(NamedTuple):
     is_folder: bool
     packages: tuple[str, ...] = ()
     extra: str = ""
-
-    def check_packages(self) -> None:
-        """Raises MissingPackageError if a package is not installed."""
-        missing = [name for name in self.packages if util.find_spec(name) is None]
-        if missing:
-            raise sources.MissingPackageError(
-                f"{' and '.join(missing)} not installed, expected for this format: "
-                f'run pip install "ppo-agent[{self.extra}]".'
-            )
 
     def check_target(self, path: str | os.PathLike[str], argument: str) -> Path:
         """The absolute path to write to, see `files.check_folder` and `files.check_file`."""

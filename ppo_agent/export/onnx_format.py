@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import util
 from typing import Any
 
 import numpy as np
@@ -36,19 +35,13 @@ def export_onnx(policy: sources.Source, file: str | os.PathLike[str]) -> None:
         ValueError: `file` is a folder, or `policy` no exported one.
         OSError: it cannot be written.
     """
-    check_package()
+    sources.check_packages(["onnx"], "onnx")
     target = files.check_file(file)
     with sources.saved(policy) as directory:
         program = read_saved_model(directory)
         path = directory / metadata.FILE
         document = path.read_text(encoding="utf-8") if path.exists() else "{}"
     files.write_file(target, _Writer(program).model(document))
-
-
-def check_package() -> None:
-    """Raises MissingPackageError if the package onnx is not installed."""
-    if util.find_spec("onnx") is None:
-        raise sources.MissingPackageError('onnx is not installed, expected it: run pip install "ppo-agent[onnx]".')
 
 
 class _Writer:

@@ -128,10 +128,7 @@ def onnx_runner(file: Path, outputs: tuple[str, ...] = ("action", "distribution"
     Raises:
         MissingPackageError: it is not installed.
     """
-    if util.find_spec("onnxruntime") is None:
-        raise sources.MissingPackageError(
-            'onnxruntime is not installed, expected it: run pip install "ppo-agent[onnx]".'
-        )
+    sources.check_packages(["onnxruntime"], "onnx")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import util
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +19,13 @@ Source: TypeAlias = tf_policy.TFPolicy | str | os.PathLike[str]
 
 class MissingPackageError(ImportError):
     """A format needs a package that is not installed; the message tells how to install it."""
+
+
+def check_packages(names: Iterable[str], extra: str) -> None:
+    """Raises MissingPackageError if a package, which an extra of ppo-agent brings, is not installed."""
+    for name in names:
+        if util.find_spec(name) is None:
+            raise MissingPackageError(f'{name} is not installed, expected it: run pip install "ppo-agent[{extra}]".')
 
 
 @contextmanager

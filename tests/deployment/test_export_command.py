@@ -129,7 +129,7 @@ def test_errors_at_run_time_leave_nothing(
 def test_a_missing_package_is_told(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ppo_agent.export.formats.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert call(f"--root_dir={run}", "--format=onnx", f"--output={tmp_path / 'out'}") == 2
     assert 'run pip install "ppo-agent[onnx]"' in capsys.readouterr().err
 
