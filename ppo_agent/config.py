@@ -168,17 +168,22 @@ class PPOConfig:
     )
 
     def __post_init__(self) -> None:
-        """Reads None as "off", checks every value, and makes Python ints of whole numbers."""
+        """Reads None as "off" and variables as functions, checks every value, and makes Python numbers of others."""
         fields = dataclasses.fields(self)
         for field in fields:
-            if field.metadata["may_be_none"] and field.default is not None and getattr(self, field.name) is None:
+            value = getattr(self, field.name)
+            if field.metadata["may_be_none"] and field.default is not None and value is None:
                 object.__setattr__(self, field.name, field.metadata["kind"](0))
+            elif field.metadata["schedulable"] and _is_variable(value):
+                object.__setattr__(self, field.name, value.read_value)
         problems = [*(p for field in fields if (p := _problem(field, getattr(self, field.name)))), *self._conflicts()]
         if problems:
             raise ValueError("; ".join(problems) + ".")
         for field in fields:
-            if field.metadata["kind"] is int and getattr(self, field.name) is not None:
-                object.__setattr__(self, field.name, int(getattr(self, field.name)))
+            kind, value = field.metadata["kind"], getattr(self, field.name)
+            is_plain = value is None or callable(value) or (kind is float and isinstance(value, int))
+            if kind in (int, float) and not is_plain:
+                object.__setattr__(self, field.name, kind(value))
 
     @property
     def uses_l2(self) -> bool:
@@ -241,8 +246,8 @@ def _description(field: dataclasses.Field[Any]) -> str:
     text: str = field.metadata["help"]
     if field.metadata["schedulable"]:
         text += (
-            "; or a function that returns it, called once in every call of `train`; one that reads the train step, or "
-            "has it as its argument as Keras' schedules do, follows every gradient step"
+            "; or a variable, or a function that returns it, called once in every call of `train`; one that reads the "
+            "train step, or has it as its argument as Keras' schedules do, follows every gradient step"
         )
     return text
 
@@ -289,8 +294,13 @@ def expectation(metadata: Any) -> str:
 
 
 def number(value: Any) -> float:
-    """The value, NaN for anything that is no number, texts and arrays of several included."""
+    """The value, NaN for anything that is no number, texts, arrays of several and variables included."""
     try:
-        return float(value) if hasattr(value, "__float__") else math.nan
+        return float(value) if hasattr(value, "__float__") and not _is_variable(value) else math.nan
     except (TypeError, ValueError):
         return math.nan
+
+
+def _is_variable(value: Any) -> bool:
+    """Whether it is a variable of TensorFlow's, whose value in force is another one later."""
+    return callable(getattr(value, "read_value", None))

@@ -135,7 +135,13 @@ def value_scale(config: PPOConfig, value_net: network.Network) -> ValueScale | N
 
 
 def train_step(counter: tf.Variable | None) -> tf.Variable:
-    """The variable that counts gradient steps: the one that was given, else the global step."""
+    """The variable that counts gradient steps: the one that was given, else the global step.
+
+    Raises:
+        TypeError: something else was given.
+    """
+    if counter is not None and not hasattr(counter, "assign_add"):
+        raise TypeError(f"train_step_counter is {counter!r}, expected None or a tf.Variable.")
     return tf.compat.v1.train.get_or_create_global_step() if counter is None else counter
 
 

@@ -20,8 +20,10 @@ _EXACT_IN_FLOAT32 = (
 
 # Float64 does not hold each of their values.
 _LONG = (tf.int64, tf.uint64)
-# The difference of two numbers up to it is in the range of int64.
-_LARGEST_WHOLE = 2.0**62
+# Differences up to it are in the range of int64, also where float64 rounds them.
+_LARGEST_DIFFERENCE = 2.0**62
+# The largest numbers of their ranges that float64 holds.
+_RANGES = {tf.int64: (-(2.0**63), 2.0**63 - 2.0**10), tf.uint64: (0.0, 2.0**64 - 2.0**11)}
 
 
 class StreamingNormalizer(tensor_normalizer.StreamingTensorNormalizer):
@@ -198,11 +200,10 @@ def _distance(values: tf.Tensor, origin: tf.Tensor) -> tf.Tensor:
     if values.dtype not in _LONG:
         return rough
     if origin.dtype.is_floating:
-        least = 0.0 if values.dtype == tf.uint64 else -_LARGEST_WHOLE
-        whole = tf.cast(tf.clip_by_value(start, least, _LARGEST_WHOLE), values.dtype)
+        whole = tf.cast(tf.clip_by_value(start, *_RANGES[values.dtype]), values.dtype)
     rest = start - tf.cast(whole, tf.float64)
-    # The difference of larger ones could be beyond the range; of unsigned ones it is modulo 2^64.
-    is_exact = tf.maximum(tf.abs(start), tf.abs(tf.cast(values, tf.float64))) <= _LARGEST_WHOLE
+    # Modulo 2^64, as whole numbers are subtracted, a larger one could be any other.
+    is_exact = tf.abs(rough) <= _LARGEST_DIFFERENCE
     return tf.where(is_exact, tf.cast(tf.cast(values - whole, tf.int64), tf.float64) - rest, rough)
 
 

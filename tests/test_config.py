@@ -86,6 +86,32 @@ def test_whole_numbers_of_any_type_are_taken_as_integers():
     assert (type(config.num_epochs), type(config.minibatch_size)) == (int, int)
 
 
+class Variable:
+    """Has what distinguishes a tf.Variable from a number."""
+
+    def read_value(self):
+        return 0.25
+
+    def __float__(self):
+        return 0.25
+
+
+def test_a_variable_is_read_when_its_value_is_needed():
+    config = PPOConfig(entropy_regularization=Variable(), value_clipping=Variable())
+    assert config.entropy_regularization() == config.value_clipping() == 0.25
+    for name in ("discount_factor", "num_epochs", "gradient_clipping"):
+        with pytest.raises(ValueError, match=f"{name} is .*Variable object.*, expected"):
+            PPOConfig(**{name: Variable()})
+
+
+@pytest.mark.parametrize("make", [np.float32, np.float64, np.array])
+def test_numbers_of_any_type_become_pythons(make):
+    config = PPOConfig(discount_factor=make(0.5), entropy_regularization=make(0.25), num_epochs=np.array(3))
+    assert [type(x) for x in (config.discount_factor, config.entropy_regularization, config.num_epochs)] == [
+        float, float, int,
+    ]  # fmt: skip
+
+
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         PPOConfig().num_epochs = 3

@@ -103,7 +103,8 @@ def test_a_constant_becomes_0(constant, dtype):
     ("dtype", "offset"),
     [(tf.int64, 1_700_000_000), (tf.int64, -1_700_000_000_000), (tf.int32, 2**31 - 100), (tf.float64, 1.7e9),
      (tf.float32, 2.0**23), (tf.int64, 1_700_000_000_000_000), (tf.uint32, 2**32 - 100),
-     (tf.int64, 1_700_000_000_123_456_789), (tf.int64, -(2**61) - 3), (tf.uint64, 1_700_000_000_123_456_789)],
+     (tf.int64, 1_700_000_000_123_456_789), (tf.int64, -(2**61) - 3), (tf.uint64, 1_700_000_000_123_456_789),
+     (tf.uint64, 2**63 - 50), (tf.uint64, 2**64 - 100), (tf.int64, 2**63 - 100), (tf.int64, -(2**63))],
 )  # fmt: skip
 def test_time_stamps_far_from_zero_keep_their_distances(dtype, offset):
     stamps = np.array([offset + i for i in range(100)], dtype.as_numpy_dtype)

@@ -21,6 +21,9 @@ def default_optimizer() -> Optimizer:
 
 def check(optimizer: Any) -> None:
     """Raises TypeError unless it is None or an optimiser of Keras 2 or tf.compat.v1."""
+    if isinstance(optimizer, type):
+        name = optimizer.__name__
+        raise TypeError(f"optimizer is the class {name}, expected an object of it: {name}().")
     if optimizer is not None and not hasattr(optimizer, "apply_gradients"):
         raise TypeError(f"optimizer is {optimizer!r}, expected one of tf.keras or tf.compat.v1.")
     known = (tf.keras.optimizers.Optimizer, tf.keras.optimizers.legacy.Optimizer, tf.compat.v1.train.Optimizer)

@@ -50,21 +50,35 @@ class Fed(NamedTuple):
 
 
 def with_fed_values(config: PPOConfig, train_step: tf.Variable) -> PPOConfig:
-    """The hyper-parameters with a `FedValue` in place of each function; those with a parameter get the train step."""
+    """The hyper-parameters with a `FedValue` in place of each function; those with a parameter get the train step.
+
+    Raises:
+        ValueError: a function takes other arguments.
+    """
     found = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     functions = {name: value for name, value in found.items() if callable(value)}
-    fed: dict[str, Any] = {name: FedValue(_bound(function, train_step)) for name, function in functions.items()}
+    fed: dict[str, Any] = {name: FedValue(_bound(name, function, train_step)) for name, function in functions.items()}
     return dataclasses.replace(config, **fed)
 
 
-def _bound(function: Callable[..., Tensor], train_step: tf.Variable) -> _Function:
+def _bound(name: str, function: Callable[..., Tensor], train_step: tf.Variable) -> _Function:
     try:
-        inspect.signature(function).bind()
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # Some that are written in C do not tell.
+        return function
+    if _takes(signature):
+        return function
+    if not _takes(signature, train_step):
+        raise ValueError(f"{name} takes the arguments {signature}, expected a function of none, or of the train step.")
+    return lambda: function(train_step)
+
+
+def _takes(signature: inspect.Signature, *arguments: Any) -> bool:
+    try:
+        signature.bind(*arguments)
     except TypeError:
-        return lambda: function(train_step)
-    except ValueError:  # Some that are written in C do not tell.
-        pass
-    return function
+        return False
+    return True
 
 
 class ScheduleFeed:

@@ -13,6 +13,9 @@ from tf_agents.trajectories import StepType
 from ppo_agent.common import replicas
 from ppo_agent.common.types import Nest, Tensor
 
+# A power of two, by which multiplying is exact; squares of any float32 times it, and sums of many, are finite.
+_SMALLER = 2.0**-76
+
 
 def transition_mask(step_type: Tensor, next_step_type: Tensor) -> tf.Tensor:
     """Tells transitions from boundary and padding rows.
@@ -138,7 +141,16 @@ def normalize_advantages(
         `(advantages - mean) / sqrt(variance + epsilon)`, same shape, 0 in invalid rows.
     """
     _, deviations, variance = _moments_and_deviations(advantages, mask, near)
-    return deviations * tf.math.rsqrt(variance + variance_epsilon)
+    normalized = deviations * tf.math.rsqrt(variance + variance_epsilon)
+    if replicas.count() > 1:
+        return normalized
+
+    def of_scaled() -> tf.Tensor:
+        _, scaled, variance = _moments_and_deviations(advantages * _SMALLER, mask)
+        return scaled * tf.math.rsqrt(variance)
+
+    # Squares of finite advantages can be infinite; hardly ever, so that it costs nothing in the usual gradient step.
+    return tf.cond(tf.math.is_finite(variance), lambda: normalized, of_scaled)
 
 
 def _moments_and_deviations(

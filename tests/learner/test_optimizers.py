@@ -122,3 +122,18 @@ def test_an_optimizer_of_keras_3_is_refused(name):
     keras = pytest.importorskip("keras")
     with pytest.raises(TypeError, match=rf"optimizer is {name} of Keras 3, expected tf\.keras\.optimizers\.{name}"):
         helpers.make_agent(optimizer=getattr(keras.optimizers, name)())
+
+
+@pytest.mark.parametrize(
+    "make", [tf.keras.optimizers.Adam, tf.keras.optimizers.legacy.SGD, tf.compat.v1.train.AdamOptimizer]
+)
+def test_a_class_of_optimizers_is_refused(make):
+    name = make.__name__
+    with pytest.raises(TypeError, match=rf"^optimizer is the class {name}, expected an object of it: {name}\(\)\.$"):
+        helpers.make_agent(optimizer=make)
+
+
+@pytest.mark.parametrize("counter", [3, 0.0, tf.constant(0)])
+def test_a_counter_that_cannot_count(counter):
+    with pytest.raises(TypeError, match=r"^train_step_counter is .*, expected None or a tf\.Variable\.$"):
+        helpers.make_agent(train_step_counter=counter)

@@ -174,6 +174,26 @@ def test_what_depends_on_the_train_step_follows_every_gradient_step(rng, kind):
     assert_equal(scheduled, fixed)
 
 
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_later_value_of_a_variable_takes_effect(rng, name):
+    first, later = FIELDS[name]
+    variable, sgd = tf.Variable(first), [tf.keras.optimizers.SGD(0.05) for _ in range(2)]
+    changing, fixed = pair({name: variable, "optimizer": sgd[0]}, {name: later, "optimizer": sgd[1]})
+    experience = helpers.make_experience(changing, rng)
+    changing.train(experience)
+    helpers.copy_weights(fixed, changing)
+    variable.assign(later)
+    losses = [agent.train(experience) for agent in (changing, fixed)]
+    np.testing.assert_allclose(losses[0].loss, losses[1].loss, rtol=1e-4)
+    assert_equal(changing, fixed)
+
+
+@pytest.mark.parametrize("function", [lambda a, b: 0.1, lambda *, a: 0.1])
+def test_a_function_of_other_arguments_is_refused(function):
+    with pytest.raises(ValueError, match=r"regularization takes the arguments \(.*\), expected a function of no"):
+        helpers.make_agent(entropy_regularization=function)
+
+
 def test_values_out_of_range_change_nothing(rng):
     agent = helpers.make_agent(eager=False, **KEYWORDS, entropy_regularization=lambda: -0.5)
     experience = helpers.make_experience(agent, rng)

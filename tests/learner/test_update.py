@@ -111,6 +111,36 @@ def test_gradient_step_clips_by_the_global_norm(rng, bound):
         np.testing.assert_allclose(variable, x - 0.1 * gradient, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("size", [1e10, 3e18, 1e19, 1e30, 1e37])
+def test_gradients_whose_squares_are_infinite_are_clipped_too(rng, size, jit):
+    factors = [(size * rng.normal(size=shape)).astype(np.float32) for shape in ((2, 3), (4,))]
+    variables = [tf.Variable(tf.zeros(factor.shape)) for factor in factors]
+
+    def loss():
+        value = tf.add_n([tf.reduce_sum(v * factor) for v, factor in zip(variables, factors, strict=True)])
+        return StepResult(LossInfo(value, ()), {})
+
+    @tf.function(jit_compile=jit)
+    def step():
+        result, applied, is_sound = gradients.gradient_step(loss, variables, None, 0.5)
+        return result.metrics["gradient_norm"], [gradient for gradient, _ in applied], is_sound
+
+    norm, clipped, is_sound = step()
+    expected, exact = oracles.clipped_by_global_norm([factor.astype(np.float64) for factor in factors], 0.5)
+    assert is_sound
+    np.testing.assert_allclose(norm, exact, rtol=1e-5)
+    for found, right in zip(clipped, expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_is_not_sound(hole):
+    variable = tf.Variable([1.0, 2.0])
+    loss = lambda: StepResult(LossInfo(tf.reduce_sum(tf.stop_gradient([hole, 1e30]) * variable), ()), {})  # noqa: E731
+    assert not gradients.gradient_step(loss, [variable], None, 0.5)[2]
+
+
 # Soundness of the steps, skipped ones before, most skipped in a row; expected: steps taken, skipped, in a row.
 SKIPS = [
     ("11111", 3, 0, (5, 0, 0)),

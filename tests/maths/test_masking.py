@@ -83,6 +83,25 @@ def test_moments_far_from_zero(rng):
     np.testing.assert_allclose(masking.normalize_advantages(values, mask).numpy()[mask], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("jit", [None, False, True])
+@pytest.mark.parametrize("draw", [
+    lambda rng, shape: 1e20 * rng.normal(size=shape), lambda rng, shape: -3e37 + 1e37 * rng.normal(size=shape),
+    lambda rng, shape: np.where(rng.random(shape) < 0.1, 1e25, rng.normal(size=shape)),
+    lambda rng, shape: rng.choice([-2e38, 2e38], shape), lambda rng, shape: 1e15 * rng.normal(size=shape),
+])  # fmt: skip
+def test_advantages_whose_squares_are_infinite(rng, draw, jit):
+    """They were all normalised to 0, or NaN."""
+    values, mask = draw(rng, (64, 3)).astype(np.float32), rng.random((64, 3)) < 0.8
+    values[~mask] = np.nan
+    normalize = masking.normalize_advantages
+    if jit is not None:
+        normalize = tf.function(normalize, jit_compile=jit)
+    exact = values[mask].astype(np.float64)
+    found = normalize(tf.constant(values), tf.constant(mask)).numpy()
+    np.testing.assert_allclose(found[mask], (exact - exact.mean()) / exact.std(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found[~mask], 0)
+
+
 def test_no_valid_row_gives_zeros():
     values, mask = np.full((2, 3), np.nan, np.float32), np.zeros((2, 3), bool)
     assert masking.masked_mean(values, mask) == 0
