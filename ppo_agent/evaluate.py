@@ -50,7 +50,7 @@ def define_flags() -> flags.FlagValues:
     own: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_string("policy_dir", "", "Folder of an exported policy, ROOT/policy, or of a run, ROOT.", **own)
     flags.DEFINE_string("env_name", "", "As ppo-train takes it; empty: that of the run, or else CartPole-v1.", **own)
-    flags.DEFINE_integer("num_episodes", 20, "Episodes to run.", lower_bound=1, **own)
+    setting_flags.define_integer(values, "num_episodes", 20, "Episodes to run.", lower_bound=1)
     setting_flags.define_integer(values, "seed", 0, "Of the environments.", lower_bound=0, upper_bound=LARGEST_INT32)
     flags.DEFINE_string("video_dir", "", "Folder for films of every episode, MP4 and GIF; empty: none.", **own)
     command_line.define_common_flags(values)

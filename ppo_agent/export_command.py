@@ -50,8 +50,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("output", "", "File to write; for saved_model and numpy a folder.", **own)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which one of a run.", **own)
     flags.DEFINE_string("env_name", "", "Environment to verify in; empty: that of the run or the policy.", **own)
-    flags.DEFINE_integer("num_observations", 10_000, "Of episodes, to compare on.", lower_bound=1, **own)
-    flags.DEFINE_integer("num_eval_episodes", 20, "To reach a return in.", lower_bound=1, **own)
+    setting_flags.define_integer(values, "num_observations", 10_000, "Of episodes, to compare on.", lower_bound=1)
+    setting_flags.define_integer(values, "num_eval_episodes", 20, "To reach a return in.", lower_bound=1)
     setting_flags.define_integer(values, "seed", 0, "Of the episodes.", lower_bound=0, upper_bound=LARGEST_INT32)
     command_line.define_common_flags(values)
     return values

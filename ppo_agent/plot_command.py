@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from ppo_agent.training import setting_flags
 from ppo_agent.training.command_line import OK, FlagError, define_common_flags, mistakes_are_flag_errors, run, say
 
 _PROGRAM = "ppo-plot"
@@ -43,8 +44,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("output", "", "PNG file to write; the CSV file has its name.", **own)
     flags.DEFINE_string("group_by", "", "Setting whose values make the curves; empty: all that differ.", **own)
     flags.DEFINE_string("metric", _RETURN, "Column of metrics.csv to draw.", **own)
-    flags.DEFINE_integer(
-        "smooth", 0, "Iterations that each value is averaged over; 0: a tenth of a run's.", lower_bound=0, **own
+    setting_flags.define_integer(
+        values, "smooth", 0, "Iterations that each value is averaged over; 0: a tenth of a run's.", lower_bound=0
     )
     flags.DEFINE_string("title", "", "Above the picture.", **own)
     define_common_flags(values)

@@ -14,7 +14,7 @@ from tf_agents.trajectories import TimeStep
 
 from ppo_agent import presets
 from ppo_agent.agent import PPOAgent
-from ppo_agent.callbacks.base import Callbacks
+from ppo_agent.callbacks.base import Callbacks, as_list
 from ppo_agent.checkpoint import CheckpointStore
 from ppo_agent.common.atomic_files import write_json
 from ppo_agent.common.checks import check_int, check_seed
@@ -85,7 +85,7 @@ class Trainer(TrainerState):
         agent, settings = choosing.sorted_out(agent, settings)
         if check_seed(seed) is None:
             raise ValueError("seed is None, expected an int of at least 0.")
-        Callbacks(callbacks := list(callbacks))
+        callbacks = as_list(callbacks)
         directory = None if root_dir is None else RunDirectory(root_dir)
         if directory is not None:
             directory.check(resume=False)
@@ -139,7 +139,7 @@ class Trainer(TrainerState):
             ValueError: the folder, the environment or a setting does not fit.
         """
         agent, settings = choosing.sorted_out(agent, settings)
-        Callbacks(callbacks := list(callbacks))
+        callbacks = as_list(callbacks)
         return loading.load(cls, path, env, agent, root_dir, callbacks, settings)
 
     def __enter__(self) -> Trainer:
@@ -190,6 +190,8 @@ class Trainer(TrainerState):
         """
         if self._is_closed:
             raise ValueError("the trainer is closed, expected one whose environments are open.")
+        if self._is_training:
+            raise ValueError("train is called by a callback of train, expected it when that has ended.")
         if reset_counter:
             if self.recorder is not None:
                 raise ValueError("reset_counter is True with root_dir, expected False: the rows in its files continue.")
@@ -203,11 +205,15 @@ class Trainer(TrainerState):
             collector.last_steps = 0
         before, self.target_steps = self.environment_steps, target
         extra = [ConsoleTable(self.settings.log_interval)] if self.settings.log_interval else []
-        calls = Callbacks([*extra, *self._callbacks, *callbacks])
+        calls = Callbacks([*extra, *self._callbacks, *as_list(callbacks)])
         is_alone = active_guard() is None
         finishes = is_alone or named_environments.has_variables(self.env)
-        with InterruptGuard([signal.SIGINT], watched=False) if is_alone else contextlib.nullcontext():
-            Run(self, collector, calls, finishes=finishes).to(target)
+        self._is_training = True
+        try:
+            with InterruptGuard([signal.SIGINT], watched=False) if is_alone else contextlib.nullcontext():
+                Run(self, collector, calls, finishes=finishes).to(target)
+        finally:
+            self._is_training = False
         if self.environment_steps == before < target and not calls.stop:
             warn(
                 f"no step was taken: {target - before} are left, expected enough for every environment and a minibatch."
@@ -232,6 +238,8 @@ class Trainer(TrainerState):
             ValueError: `num_episodes` is no positive int, or the environment does not fit.
         """
         check_int("num_episodes", num_episodes)
+        if deterministic not in (None, True, False):
+            raise ValueError(f"deterministic is {deterministic!r}, expected None, True or False.")
         start = time.perf_counter()
         with self._evaluation_env(self._env_like if env is None else env, num_episodes) as found:
             run_environments.check_fit(found, self.agent)

@@ -347,6 +347,23 @@ def test_a_wrong_argument_is_told() -> None:
         make(callbacks=[StopAfterEpisodes])
 
 
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"preset": 3}, "preset is 3, expected a name or the path of a JSON file"),
+        ({"root_dir": 3}, "the folder is 3, expected a path"),
+    ],
+)
+def test_an_argument_of_another_kind_is_told(keywords: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{message}\\.$"):
+        Trainer("CartPole-v1", **keywords)
+
+
+def test_whether_evaluations_take_the_most_likely_action_is_a_bool() -> None:
+    with make() as trainer, pytest.raises(ValueError, match="deterministic is 'no', expected None, True or False"):
+        trainer.evaluate(1, deterministic="no")
+
+
 def test_its_text_has_the_settings() -> None:
     with make(learning_rate=0.125) as trainer:
         assert "CartPole-v1" in repr(trainer)

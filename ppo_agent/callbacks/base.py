@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from ppo_agent.trainer import Trainer
 
@@ -89,7 +91,7 @@ class Callbacks:
         """Calls all that listen to a hook."""
         for callback in self._hooks[hook]:
             try:
-                if getattr(callback, hook)(trainer) is False:
+                if _is_false(getattr(callback, hook)(trainer)):
                     self.stop = True
             except BaseException as error:
                 self.stop = True
@@ -106,6 +108,25 @@ class Callbacks:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+def _is_false(returned: Any) -> bool:
+    """Whether a callback returned False: Python's, or what NumPy's comparisons give."""
+    return isinstance(returned, (bool, np.bool_)) and not returned
+
+
+def as_list(callbacks: Any) -> list[Any]:
+    """What was given as callbacks.
+
+    Raises:
+        TypeError: it is no list, or something in it is no callback.
+    """
+    if callable(callbacks) or isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is {callbacks!r}, expected a list of callbacks.")
+    found = list(callbacks)
+    for callback in found:
+        _checked(callback)
+    return found
 
 
 class _Function(Callback):

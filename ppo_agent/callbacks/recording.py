@@ -142,7 +142,7 @@ class HistogramCallback(Periodic):
 
     def __init__(self, path: PathLike, every: int = 10_000, images: int = 0) -> None:
         super().__init__(every)
-        self._path, self._images = str(path), images
+        self._path, self._images = str(path), check_int("images", images, at_least=0)
         self._writer: Any = None
 
     def act(self, trainer: Trainer) -> None:

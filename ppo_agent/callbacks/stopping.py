@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from typing import TYPE_CHECKING
 
 from ppo_agent.callbacks.base import Callback
@@ -20,6 +22,8 @@ class StopOnReturn(Callback):
     """
 
     def __init__(self, threshold: float, *, on_evaluations: bool = False) -> None:
+        if not isinstance(threshold, numbers.Real) or not math.isfinite(threshold):
+            raise ValueError(f"threshold is {threshold!r}, expected a finite number.")
         self._threshold, self._on_evaluations = float(threshold), on_evaluations
 
     def on_update_end(self, trainer: Trainer) -> bool:

@@ -89,8 +89,7 @@ def run(
             program, flag_values, error, WRONG_FLAG, f"--{error.flagname} is no flag{found}; --help lists them."
         )
     except flags.Error as error:
-        # absl shows a tuple.
-        text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "expected true or false", str(error))
+        text = _in_our_words(str(error))
         return _fail(program, flag_values, error, WRONG_FLAG, f"{one_line(text)} (--help lists the flags)")
     except FlagError as error:
         return _fail(program, flag_values, error, WRONG_FLAG, one_line(str(error)))
@@ -100,6 +99,13 @@ def run(
     except Exception as error:
         # Whatever it is, a user gets a line with the cause.
         return _fail(program, flag_values, error, RUN_TIME_ERROR, _cause(error))
+
+
+def _in_our_words(text: str) -> str:
+    """What absl says of a flag's value, as found and expected."""
+    # absl shows a tuple.
+    text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "expected true or false", text)
+    return re.sub(r"value should be one of <(.*)>$", lambda m: f"expected {' or '.join(m[1].split('|'))}", text)
 
 
 def say(text: str) -> None:

@@ -21,7 +21,9 @@ def is_file(preset: str) -> bool:
 
 
 def check(preset: str) -> None:
-    """Raises ValueError unless it is a preset's name, or a file with settings that can be used."""
+    """Raises TypeError or ValueError unless it is a preset's name, or a file with settings that can be used."""
+    if not isinstance(preset, str):
+        raise TypeError(f"preset is {preset!r}, expected a name or the path of a JSON file.")
     if is_file(preset):
         read(preset)
     else:

@@ -21,7 +21,13 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Names the folder; nothing is made yet."""
+        """Names the folder; nothing is made yet.
+
+        Raises:
+            TypeError: it is no path.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"the folder is {path!r}, expected a path.")
         self.path = Path(path)
         self.settings = self.path / "settings.json"
         self.result = self.path / "result.json"

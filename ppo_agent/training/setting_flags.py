@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -54,30 +55,37 @@ def given_flags(flag_values: flags.FlagValues) -> dict[str, Any]:
 
 
 class _FiniteParser(flags.FloatParser):
-    """Reads floats between bounds; absl's own takes NaN and infinity for such."""
+    """Reads floats between bounds; absl's own takes NaN and infinity for such, and leaves messages to Python."""
 
     def parse(self, argument: Any) -> float:
-        value = super().parse(argument)
+        value = _parsed(super().parse, argument, self.syntactic_help.replace("number", "finite number"))
         if not math.isfinite(value):
-            raise ValueError(f"{value} is not a finite number")
+            raise ValueError(f"expected {self.syntactic_help.replace('number', 'finite number')}")
         return value
 
 
 class _WholeParser(flags.IntegerParser):
     """Reads ints between bounds, 1e6 among them."""
 
+    def parse(self, argument: Any) -> int:
+        return int(_parsed(super().parse, argument, self.syntactic_help))
+
     def convert(self, argument: Any) -> int:
         try:
             return int(super().convert(argument))
         except ValueError:
             pass
-        try:
-            value = float(argument)
-        except ValueError:
-            value = math.nan
+        value = float(argument)
         if not value.is_integer():
-            raise ValueError(f"expected {self.syntactic_help}")
+            raise ValueError(f"{argument!r} is not {self.syntactic_help}")
         return int(value)
+
+
+def _parsed(parse: Callable[[Any], float], argument: Any, expected: str) -> float:
+    try:
+        return parse(argument)
+    except ValueError as error:
+        raise ValueError(f"expected {expected}") from error
 
 
 class _LayersParser(flags.ArgumentParser):

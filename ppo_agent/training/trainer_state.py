@@ -60,7 +60,7 @@ class TrainerState:
         self._steps_before = 0
         self._pending: Loaded | None = None
         self._saved_encoding: ActionEncoding | None = None
-        self._is_closed = self._own_agent = False
+        self._is_closed = self._own_agent = self._is_training = False
         self._idle_guard = InterruptGuard(())
 
     def _use(self, learner: Learner) -> None:

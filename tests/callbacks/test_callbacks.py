@@ -4,6 +4,7 @@ import math
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from reliability import corruptions
@@ -186,3 +187,51 @@ def test_a_missing_package_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(ImportError, match=f"{name} needs {module}, which is not installed"):
         getattr(callbacks, name)()
+
+
+@pytest.mark.parametrize("returned", [False, np.bool_(False), np.array([1.0]).mean() > 2])
+def test_false_of_numpy_stops_too(returned) -> None:
+    with make() as trainer:
+        trainer.train(10_000, callbacks=[lambda _: returned])
+        assert trainer.loop.tally.iterations == 1
+
+
+@pytest.mark.parametrize("returned", [None, 0, np.float32(0.0), "", [], np.bool_(True)])
+def test_nothing_else_stops(returned) -> None:
+    with make() as trainer:
+        trainer.train(120, callbacks=[lambda _: returned])
+        assert trainer.loop.tally.iterations > 1
+
+
+@pytest.mark.parametrize("given", [None, 3, lambda trainer: None, callbacks.StopAfterEpisodes(1)])
+def test_callbacks_are_a_list(given) -> None:
+    message = "callbacks is .*, expected a list of callbacks"
+    with pytest.raises(TypeError, match=message):
+        make(callbacks=given)
+    with make() as trainer:
+        with pytest.raises(TypeError, match=message):
+            trainer.train(40, callbacks=given)
+        assert trainer.environment_steps == 0
+        trainer.train(40, callbacks=iter([Notes()]))
+
+
+def test_training_does_not_train_again_within_itself() -> None:
+    with make() as trainer:
+        with pytest.raises(callbacks.CallbackError, match="train is called by a callback of train, expected it when"):
+            trainer.train(40, callbacks=[lambda t: t.train(40)])
+        assert trainer.loop.tally.iterations == 1
+        trainer.train(40)
+        assert trainer.loop.tally.iterations == 2
+
+
+@pytest.mark.parametrize(
+    ("make_callback", "message"),
+    [
+        (lambda: callbacks.StopOnReturn("x"), "threshold is 'x', expected a finite number"),
+        (lambda: callbacks.StopOnReturn(math.nan), "threshold is nan, expected a finite number"),
+        (lambda: callbacks.HistogramCallback("x", images=-1), "images is -1, expected an int of at least 0"),
+    ],
+)
+def test_arguments_of_ready_made_ones(make_callback, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_callback()

@@ -1,5 +1,6 @@
 """Flags, exit statuses and errors of a program."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,15 @@ def test_mistakes_of_preparations_are_flag_errors() -> None:
         ("--num_epochs=2.5", "flag --num_epochs=2.5: expected a positive integer"),
         ("--seed=one", "flag --seed=one: expected an integer in the range [0, 2147483647]"),
         ("--seed=1e20", "flag --seed=1e20: "),
+        ("--num_epochs=0", "flag --num_epochs=0: expected a positive integer"),
+        ("--learning_rate=1e-3x", "flag --learning_rate=1e-3x: expected a non-negative finite number ("),
+        ("--learning_rate=", "flag --learning_rate=: expected a non-negative finite number ("),
+        ("--learning_rate=nan", "flag --learning_rate=nan: expected a non-negative finite number ("),
+        ("--lambda_value=1.5", "flag --lambda_value=1.5: expected a finite number in the range [0.0, 1.0] ("),
+        ("--initial_log_std=inf", "flag --initial_log_std=inf: expected a finite number ("),
+        ("--target_kl=-1", "flag --target_kl=-1: expected a non-negative finite number ("),
+        ("--agent=ppo", "flag --agent=ppo: expected clip or kl_penalty ("),
+        ("--nminibatches=two", "flag --nminibatches=two: expected a positive integer ("),
         ("--resume=maybe", "flag --resume=maybe: expected true or false"),
         ("--env_name=Cartpole-v1", "env_name is 'Cartpole-v1', expected a registered id (did you mean CartPole-v1?)"),
         ("--env_name=no_module:X-v0", "No module named 'no_module' (modules are looked for in the current folder, on"),
@@ -98,6 +108,25 @@ def test_what_ppo_train_says_of_a_flag(argument, text, tmp_path, capsys: pytest.
     (line,) = capsys.readouterr().err.splitlines()
     assert text in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "argument", "expected"),
+    [
+        ("evaluate", "--num_episodes=1.5", "a positive integer"),
+        ("evaluate", "--num_episodes=x", "a positive integer"),
+        ("export_command", "--num_observations=0", "a positive integer"),
+        ("export_command", "--num_eval_episodes=many", "a positive integer"),
+        ("plot_command", "--smooth=-1", "a non-negative integer"),
+        ("sweep_command", "--jobs=1.5", "a positive integer"),
+    ],
+)
+def test_what_other_programs_say_of_numbers(
+    module: str, argument: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert importlib.import_module(f"ppo_agent.{module}").main(["program", argument]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"flag {argument}: expected {expected} (" in line
 
 
 @pytest.mark.parametrize(("argument", "value"), [("--seed=1e3", 1000), ("--seed=7", 7), ("--seed=0", 0)])
