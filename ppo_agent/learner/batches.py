@@ -198,10 +198,8 @@ def as_weights(weights: Tensor | None, like: Tensor) -> tf.Tensor | None:
 
 def prepared(minibatch: TrainingBatch) -> TrainingBatch:
     """A minibatch as its loss takes it: advantages are normalised, and weights make up for rows that do not count."""
-    # Rows that do not count are copies of ones that do, see `make_batch`: the first will do, valid or not.
-    near = tf.reshape(minibatch.advantages, [-1])[0]
     return minibatch._replace(
-        advantages=masking.normalize_advantages(minibatch.advantages, minibatch.mask, near=near),
+        advantages=masking.normalize_advantages(minibatch.advantages, minibatch.mask),
         weights=minibatch.weights * masking.balanced_weights(minibatch.mask),
     )
 

@@ -43,7 +43,7 @@ def gradient_step(
         result = loss()
     gradients = tape.gradient(result.loss_info.loss, variables)
     result, gradients = _of_all_replicas(result, gradients)
-    norm = _global_norm(gradients)
+    norm = _global_norm(gradients, guard)
     if gradient_clipping > 0:
         gradients, _ = tf.clip_by_global_norm(gradients, gradient_clipping, use_norm=norm)
     # The norm is finite only if all of them are.
@@ -55,18 +55,17 @@ def gradient_step(
     return result._replace(metrics=result.metrics | {"gradient_norm": norm}), gradients_and_variables, is_sound
 
 
-def _global_norm(gradients: list[Tensor]) -> tf.Tensor:
-    """The root of the sum of squares, also where the squares themselves are beyond float32, as from 2e19 on."""
+def _global_norm(gradients: list[Tensor], guard: Guard) -> tf.Tensor:
+    """The root of the sum of squares; with `Guard.SKIP` also where the squares are beyond float32, as from 2e19 on."""
     norm = tf.linalg.global_norm(gradients)
     dense = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
-    if not dense:
+    if guard is Guard.UNDO or not dense:
         return norm
 
     def scaled() -> tf.Tensor:
         largest = tf.reduce_max([tf.reduce_max(tf.abs(gradient)) for gradient in dense])
         return largest * tf.linalg.global_norm([gradient / largest for gradient in dense])
 
-    # Hardly ever, so that it costs nothing in the usual gradient step.
     return tf.cond(tf.math.is_inf(norm), scaled, lambda: norm)
 
 

@@ -13,9 +13,6 @@ from tf_agents.trajectories import StepType
 from ppo_agent.common import replicas
 from ppo_agent.common.types import Nest, Tensor
 
-# A power of two, by which multiplying is exact; squares of any float32 times it, and sums of many, are finite.
-_SMALLER = 2.0**-76
-
 
 def transition_mask(step_type: Tensor, next_step_type: Tensor) -> tf.Tensor:
     """Tells transitions from boundary and padding rows.
@@ -96,7 +93,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> tf.Tensor:
         A scalar; 0 where no row is valid.
     """
     mean, _, _ = _moments_and_deviations(values, mask)
-    return mean
+    return tf.cast(mean, tf.convert_to_tensor(values).dtype)
 
 
 def mean_of_valid(values: Tensor, mask: Tensor) -> tf.Tensor:
@@ -123,87 +120,54 @@ def masked_moments(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         Two scalars, mean and variance; zeros where no row is valid.
     """
     mean, _, variance = _moments_and_deviations(values, mask)
-    return mean, variance
+    dtype = tf.convert_to_tensor(values).dtype
+    return tf.cast(mean, dtype), tf.cast(variance, dtype)
 
 
-def normalize_advantages(
-    advantages: Tensor, mask: Tensor, variance_epsilon: float = 1e-8, near: Tensor | None = None
-) -> tf.Tensor:
+def normalize_advantages(advantages: Tensor, mask: Tensor, variance_epsilon: float = 1e-8) -> tf.Tensor:
     """Brings advantages to mean 0 and variance 1 over the valid rows; equal ones, of whatever size, to exactly 0.
 
     Args:
         advantages: float32 advantages of any shape.
         mask: bool or float mask of the same shape.
         variance_epsilon: added to the variance before its root is taken.
-        near: one of the valid advantages, if one is known; the smallest is looked for otherwise.
 
     Returns:
         `(advantages - mean) / sqrt(variance + epsilon)`, same shape, 0 in invalid rows.
     """
-    _, deviations, variance = _moments_and_deviations(advantages, mask, near)
+    _, deviations, variance = _moments_and_deviations(advantages, mask)
     normalized = deviations * tf.math.rsqrt(variance + variance_epsilon)
-    if replicas.count() > 1:
-        return normalized
-
-    def of_scaled() -> tf.Tensor:
-        _, scaled, variance = _moments_and_deviations(advantages * _SMALLER, mask)
-        return scaled * tf.math.rsqrt(variance)
-
-    # Squares of finite advantages can be infinite; hardly ever, so that it costs nothing in the usual gradient step.
-    return tf.cond(tf.math.is_finite(variance), lambda: normalized, of_scaled)
+    return tf.cast(normalized, tf.convert_to_tensor(advantages).dtype)
 
 
-def _moments_and_deviations(
-    values: Tensor, mask: Tensor, near: Tensor | None = None
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _moments_and_deviations(values: Tensor, mask: Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The mean of the valid rows, each row's distance from it, 0 in invalid rows, and the variance.
 
-    A sum of float32 numbers far from zero loses more than their distances from each other. So one of them (`near`, the
-    smallest without it) is subtracted first, which is exact where it matters, and the mean itself is subtracted from
-    nothing.
+    In float64: a sum of float32 numbers far from zero loses more than their distances from each other, and their
+    squares can be infinite. The sum of equal float32 numbers is exact there, so that their mean is exactly their value.
     """
-    values, valid = tf.convert_to_tensor(values), tf.cast(mask, tf.bool)
-    zeros = tf.zeros_like(values)
-    if near is None:
-        near = tf.reduce_min(tf.where(valid, values, values.dtype.max))
-    near = tf.stop_gradient(near)
-    distances = tf.where(valid, values - near, zeros)
-    mean_distance, is_any = _sum_over_own_count(distances, valid), tf.reduce_any(valid)
-    deviations = tf.where(valid, distances - mean_distance, zeros)
-    variance = _sum_over_own_count(tf.square(deviations), valid)
+    values, valid = tf.cast(values, tf.float64), tf.cast(mask, tf.bool)
+    values = tf.where(valid, values, tf.zeros_like(values))
+    count = tf.reduce_sum(tf.cast(valid, tf.float64))
+    mean = tf.reduce_sum(values) / tf.maximum(count, 1.0)
+    deviations = tf.where(valid, values - mean, tf.zeros_like(values))
+    variance = tf.reduce_sum(tf.square(deviations)) / tf.maximum(count, 1.0)
     if replicas.count() > 1:
-        count = tf.reduce_sum(tf.cast(valid, values.dtype))
-        parts = replicas.gathered(tf.stack([count, near, mean_distance, variance]))
-        near, mean_distance, variance, is_any = _pooled(*tf.unstack(parts, axis=1))
-        deviations = tf.where(valid, values - near - mean_distance, zeros)
-    return tf.where(is_any, near + mean_distance, tf.zeros([], values.dtype)), deviations, variance
+        mean, variance = _pooled(*tf.unstack(replicas.gathered(tf.stack([count, mean, variance])), axis=1))
+        deviations = tf.where(valid, values - mean, tf.zeros_like(values))
+    return mean, deviations, variance
 
 
-def _pooled(counts: Tensor, near: Tensor, means: Tensor, variances: Tensor) -> tuple[tf.Tensor, ...]:
-    """The moments of all replicas' rows: near, mean of distances from it, variance, whether there is a row.
-
-    Args:
-        counts: of each replica's rows, [R], as the others.
-        near: what distances are from.
-        means: of the distances.
-        variances: of the distances.
-    """
-    is_there, total = counts > 0, tf.maximum(tf.reduce_sum(counts), 1.0)
-    smallest = tf.reduce_min(tf.where(is_there, near, near.dtype.max))
-    distances = tf.where(is_there, near - smallest + means, tf.zeros_like(means))
-    mean = tf.reduce_sum(counts * distances) / total
-    squares = tf.where(is_there, variances + tf.square(distances - mean), tf.zeros_like(means))
-    return smallest, mean, tf.reduce_sum(counts * squares) / total, tf.reduce_any(is_there)
+def _pooled(counts: Tensor, means: Tensor, variances: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance of all replicas' rows, from the count, mean and variance of each replica's [R]."""
+    total = tf.maximum(tf.reduce_sum(counts), 1.0)
+    mean = tf.reduce_sum(counts * means) / total
+    return mean, tf.reduce_sum(counts * (variances + tf.square(means - mean))) / total
 
 
 def _sum_over_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
     """Sum of all entries over the number of valid rows, 0 where there is none."""
     return _sum_over(*replicas.total((tf.reduce_sum(values), _count(mask))))
-
-
-def _sum_over_own_count(values: tf.Tensor, mask: Tensor) -> tf.Tensor:
-    """`_sum_over_count` of this replica alone."""
-    return _sum_over(tf.reduce_sum(values), _count(mask))
 
 
 def _count(mask: Tensor) -> tf.Tensor:
