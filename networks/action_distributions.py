@@ -62,7 +62,10 @@ class OffsetCategorical(tfp.distributions.Categorical):
         return tf.cast(tf.cast(k, tf.int64) - tf.constant(self._offset, tf.int64), tf.int32)
 
     def _mode(self) -> tf.Tensor:
-        return super()._mode() + self._shift()
+        # In whole numbers that runtimes of exported policies compute in.
+        wide = tf.int64 if self.dtype.size > 4 else tf.int32
+        best = tf.argmax(self.logits, axis=-1, output_type=wide)
+        return tf.cast(best + tf.constant(self._offset, wide), self.dtype)
 
 
 # The density of the logistic distribution of scale 1/2, sech(x)^2 / 2, as a mixture of centred normals: weights and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy, greedy_policy
@@ -234,7 +235,7 @@ class PPOPolicy(_Checked, actor_policy.ActorPolicy):
     def _action(self, time_step: TimeStep, policy_state: Nest, seed: Any = None) -> policy_step.PolicyStep:
         step = super()._action(time_step, policy_state, seed)
         if not tf.executing_eagerly():
-            return step._replace(action=tf.nest.map_structure(_into_range, step.action, self.action_spec))
+            return step._replace(action=tf.nest.map_structure(into_range, step.action, self.action_spec))
         _check_choices(step.action, self.action_spec)
         return step
 
@@ -293,6 +294,11 @@ def _check_choices(actions: Nest, action_spec: Nest) -> None:
             )
 
 
-def _into_range(action: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+def into_range(action: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     """Discrete actions within their bounds, others as they are."""
-    return tf.clip_by_value(action, spec.minimum, spec.maximum) if spec.dtype.is_integer else action
+    if not spec.dtype.is_integer:
+        return action
+    # Runtimes of exported policies compute in no smaller whole numbers.
+    wide = tf.int32 if spec.dtype in (tf.int8, tf.uint8, tf.int16, tf.uint16) else spec.dtype
+    low, high = (np.asarray(bound, wide.as_numpy_dtype) for bound in (spec.minimum, spec.maximum))
+    return tf.cast(tf.clip_by_value(tf.cast(action, wide), low, high), spec.dtype)

@@ -19,8 +19,8 @@ def flat(name: str, nest: Nest) -> dict[str, Any]:
         ValueError: two leaves would have the same name.
     """
     paths = nest_utils.flatten_with_joined_paths(nest)
-    # Keyword arguments of a signature must be identifiers.
-    named = {re.sub(r"\W", "_", f"{name}_{path}" if path else name): leaf for path, leaf in paths}
+    # Keyword arguments of a signature must be identifiers, of letters that TensorFlow has in its names.
+    named = {re.sub(r"\W", "_", f"{name}_{path}" if path else name, flags=re.ASCII): leaf for path, leaf in paths}
     if len(named) < len(paths):
         raise ValueError(f"the {name} nest is {nest}, expected keys that are unique when joined by _.")
     return named

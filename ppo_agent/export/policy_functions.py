@@ -13,7 +13,7 @@ from tf_agents.utils import common, nest_utils
 from ppo_agent.common.types import Nest
 from ppo_agent.export import distribution_kinds
 from ppo_agent.maths import distributions
-from ppo_agent.policy import GreedyPPOPolicy, PPOPolicy
+from ppo_agent.policy import GreedyPPOPolicy, PPOPolicy, into_range
 
 
 class PolicyFunctions:
@@ -99,7 +99,7 @@ class PolicyFunctions:
     def _clipped(self, actions: Nest) -> Nest:
         if not self._policy._clip:
             return actions
-        return tf.nest.map_structure(common.clip_to_spec, actions, self._policy.action_spec)
+        return tf.nest.map_structure(_clipped_leaf, actions, self._policy.action_spec)
 
     def _with_state(self, result: Nest, state: Nest) -> Any:
         return (result, state) if self._has_state else result
@@ -118,6 +118,10 @@ class PolicyFunctions:
             discount=fill(spec.discount, 1),
             observation=observation,
         )
+
+
+def _clipped_leaf(action: tf.Tensor, spec: tf.TypeSpec) -> tf.Tensor:
+    return into_range(action, spec) if spec.dtype.is_integer else common.clip_to_spec(action, spec)
 
 
 def reset_state(initial: Nest, policy_state: Nest, is_first: tf.Tensor) -> Nest:

@@ -52,7 +52,7 @@ def _convert(directory: Path, quantize: bool) -> bytes:
 
 def _reason(text: str) -> str:
     """The operations that the converter complains about, else its first line."""
-    names = sorted(set(re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", text)))
+    names = sorted(set(re.findall(r"'(tfl?\.\w+)' op ", text)))
     if names:
         return f"the policy holds {', '.join(names)}, expected built-in operations of TFLite only."
-    return f"the policy cannot be converted to TFLite: {text.strip().splitlines()[0]}"
+    return f"the policy cannot be converted to TFLite: {text.strip().splitlines()[0][:200]}"

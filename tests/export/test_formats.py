@@ -70,6 +70,51 @@ def test_acts_as_the_saved_model(kind: str, rng: np.random.Generator, tmp_path: 
         assert len(np.unique(parameters, axis=0)) > 1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "shape"),
+    [
+        (tf.int8, -100, 100, []),
+        (tf.uint8, 1, 250, [2]),
+        (tf.int16, 0, 5, []),
+        (tf.uint16, 7, 9, [2]),
+        (tf.int8, 0, 1, [3]),
+    ],
+)
+def test_actions_of_small_whole_numbers(
+    dtype: tf.DType, low: int, high: int, shape: list[int], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Files were written that ONNX Runtime does not load, and TFLite refused them."""
+    policy = policy_kinds.make_policy(policy_kinds.VECTOR, policy_kinds.Bounded(shape, dtype, low, high), rng)
+    export.export_policy(policy, tmp_path / "saved")
+    observation = policy_kinds.sample(policy_kinds.VECTOR, rng, 50)
+    for name in available():
+        FORMATS[name].export(tmp_path / "saved", tmp_path / name)
+        outputs = compare(tmp_path / "saved", tmp_path / name, name, [observation])
+    logits = outputs["distribution_logits"]
+    np.testing.assert_array_equal(outputs["action"], low + logits.argmax(-1))
+    assert len(np.unique(outputs["action"])) > 1
+
+
+def test_keys_of_any_letters(rng: np.random.Generator, tmp_path: Path) -> None:
+    spec = {
+        "a/b": policy_kinds.VECTOR,
+        "größe": policy_kinds.Bounded([2], tf.float32, -1, 1),
+        "x y": policy_kinds.VECTOR,
+    }
+    policy = policy_kinds.make_policy(spec, policy_kinds.DISCRETE, rng)
+    export.export_policy(policy, tmp_path / "saved")
+    export.export_numpy(tmp_path / "saved", tmp_path / "numpy")
+    compare(tmp_path / "saved", tmp_path / "numpy", "numpy", [policy_kinds.sample(spec, rng, 4)])
+
+
+def test_numbers_that_tflite_does_not_have_are_one_sentence(rng: np.random.Generator, tmp_path: Path) -> None:
+    policy = policy_kinds.make_policy(policy_kinds.VECTOR, policy_kinds.Bounded([2], tf.float64, -1, 1), rng)
+    with pytest.raises(
+        UnsupportedError, match=r"^the policy holds tfl?\.\w+[^:]*, expected built-in operations of TFLite"
+    ):
+        export.export_tflite(policy, tmp_path / "policy.tflite")
+
+
 def test_other_peoples_memory(rng: np.random.Generator, tmp_path: Path) -> None:
     vector, action = policy_kinds.VECTOR, tensor_spec.BoundedTensorSpec([], tf.int64, 0, 2)
     actor = actor_distribution_rnn_network.ActorDistributionRnnNetwork(vector, action, lstm_size=(5,))
