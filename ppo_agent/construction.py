@@ -36,6 +36,8 @@ def check_arguments(given: Mapping[str, Any], config: PPOConfig) -> None:
         experience_checks.check_caller("PPOAgent")
     if not isinstance(time_step_spec, TimeStep):
         raise TypeError(f"time_step_spec is {type(time_step_spec).__name__}, expected a TimeStep of specs.")
+    _check_specs("time_step_spec", time_step_spec)
+    _check_specs("action_spec", given["action_spec"])
     _check_reward_spec(time_step_spec.reward)
     optimizers.check(optimizer)
     if config.learning_rate_kl_target > 0 and optimizers.learning_rate_variable(optimizer) is None:
@@ -52,10 +54,28 @@ def check_arguments(given: Mapping[str, Any], config: PPOConfig) -> None:
         )
 
 
+def _check_specs(name: str, nest: Nest) -> None:
+    leaves = tf.nest.flatten(nest)
+    if not leaves:
+        raise ValueError(f"{name} is {nest!r}, expected at least one spec.")
+    for leaf in leaves:
+        if not isinstance(leaf, tf.TypeSpec):
+            found = type(leaf).__name__
+            raise TypeError(
+                f"{name} holds a {found}, expected TensorSpecs, which tensor_spec.from_spec makes of others."
+            )
+
+
 def _check_reward_spec(spec: Nest) -> None:
     leaves = tf.nest.flatten(spec)
-    if len(leaves) != 1 or tuple(leaves[0].shape) != () or not tf.as_dtype(leaves[0].dtype).is_floating:
+    if (
+        tf.nest.is_nested(spec)
+        or len(leaves) != 1
+        or tuple(leaves[0].shape) != ()
+        or not tf.as_dtype(leaves[0].dtype).is_floating
+    ):
         shapes = ", ".join(f"{tf.as_dtype(leaf.dtype).name} of shape {tuple(leaf.shape)}" for leaf in leaves)
+        shapes = f"a nest of {shapes}" if tf.nest.is_nested(spec) and len(leaves) == 1 else shapes
         raise ValueError(f"time_step_spec.reward is {shapes or 'empty'}, expected a floating-point scalar.")
 
 

@@ -276,17 +276,33 @@ class GreedyPPOPolicy(_Checked, greedy_policy.GreedyPolicy):
     def _check_time_step(self, time_step: Any) -> None:
         self.wrapped_policy._check_time_step(time_step)
 
+    def _action(self, time_step: TimeStep, policy_state: Nest, seed: Any = None) -> policy_step.PolicyStep:
+        step = super()._action(time_step, policy_state, seed)
+        if tf.executing_eagerly():
+            _check_choices(step.action, self.action_spec)
+        return step
+
+    _action.draws_from_distributions = True  # type: ignore[attr-defined]
+
 
 def _zero_state(net: network.Network, batch_size: Tensor | None) -> Nest:
     return tensor_spec.zero_spec_nest(net.state_spec, outer_dims=None if batch_size is None else [batch_size])
 
 
 def _check_choices(actions: Nest, action_spec: Nest) -> None:
-    """Raises ValueError if a discrete action lies outside its range: TensorFlow draws such ones from logits of NaN."""
+    """Raises ValueError if an action is not finite, or a discrete one lies outside its range.
+
+    TensorFlow draws such ones from logits of NaN.
+    """
     for action, spec in zip(tf.nest.flatten(actions), tf.nest.flatten(action_spec), strict=True):
-        if not spec.dtype.is_integer:
-            continue
         value = action.numpy()
+        if not spec.dtype.is_integer:
+            if not np.isfinite(value).all():
+                raise ValueError(
+                    f"action is {value.tolist()}, expected finite numbers: the observations or the actor network's "
+                    "weights are not finite."
+                )
+            continue
         if not ((value >= spec.minimum) & (value <= spec.maximum)).all():
             raise ValueError(
                 f"action is {value.tolist()}, expected values from {spec.minimum} to {spec.maximum}: the observations "

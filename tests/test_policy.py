@@ -8,9 +8,10 @@ import oracles
 import pytest
 import tensorflow as tf
 from tf_agents.networks import sequential
-from tf_agents.specs import tensor_spec
+from tf_agents.specs import array_spec, tensor_spec
 from tf_agents.trajectories import time_step as ts
 
+import ppo_agent
 from ppo_agent import PPOPolicy
 from ppo_agent.network_checks import check_output
 from ppo_agent.networks import ActorNetwork, ValueNetwork
@@ -244,6 +245,20 @@ def test_a_policy_without_finite_outputs_chooses_nothing_outside_its_range(spec,
         assert ((action >= spec.minimum) & (action <= spec.maximum)).all()
 
 
+@pytest.mark.parametrize("which", ["policy", "collect_policy"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_continuous_actions_that_are_not_finite_are_no_actions(which, bad):
+    agent = helpers.make_agent(normalize_observations=False)
+    policy, kernel = getattr(agent, which), agent.actor_net.trainable_variables[0]
+    assert np.isfinite(policy.action(ts.restart(tf.ones([4, 3]), 4)).action).all()
+    message = r"^action is \[.*\], expected finite numbers: the observations or the actor"
+    with pytest.raises(ValueError, match=message):
+        policy.action(ts.restart(tf.fill([4, 3], np.nan), 4))
+    kernel.assign(tf.fill(kernel.shape, bad))
+    with pytest.raises(ValueError, match=message):
+        policy.action(ts.restart(tf.zeros([4, 3]), 4))
+
+
 @pytest.mark.parametrize("spec", ACTION_RANGES.values(), ids=list(ACTION_RANGES))
 @pytest.mark.parametrize("jit", [False, True])
 def test_in_a_function_it_chooses_the_nearest_inside(spec, jit):
@@ -328,3 +343,23 @@ def test_keras_dtype_policy_is_named():
             check_output("value_net", spec, "one value", tf.TensorSpec([], tf.float32))
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.mark.parametrize("spec", [(), [], {}])
+def test_an_empty_action_is_refused(spec):
+    with pytest.raises(ValueError, match=r"action_spec is .*, expected at least one spec"):
+        ppo_agent.PPOAgent(helpers.TIME_STEP, spec)
+
+
+def test_specs_of_arrays_are_refused():
+    array = array_spec.BoundedArraySpec((2,), np.int32, 0, 1)
+    with pytest.raises(TypeError, match="action_spec holds a BoundedArraySpec, expected TensorSpecs, which"):
+        ppo_agent.PPOAgent(helpers.TIME_STEP, {"a": helpers.CONTINUOUS, "b": array})
+    with pytest.raises(TypeError, match=r"time_step_spec holds a .*, expected TensorSpecs, which"):
+        ppo_agent.PPOAgent(ts.restart(np.zeros(3, np.float32)), helpers.CONTINUOUS)
+
+
+def test_a_nest_of_rewards_is_refused():
+    spec = helpers.TIME_STEP._replace(reward={"a": tf.TensorSpec([], tf.float32)})
+    with pytest.raises(ValueError, match=r"time_step_spec\.reward is a nest of float32 of shape \(\), expected"):
+        ppo_agent.PPOAgent(spec, helpers.CONTINUOUS)

@@ -236,7 +236,30 @@ class GymnasiumEnvironment(tf_environment.TFEnvironment):
 
     def _step(self, action: Nest) -> ts.TimeStep:
         self._check_action.check_shapes(action, self.batch_size)
-        return host_calls.call_on_host(self.step_numpy, action, self._batched_time_step_spec)
+        return host_calls.call_on_host(self._step_checked, action, self._batched_time_step_spec)
+
+    def _step_checked(self, action: Nest) -> ts.TimeStep:
+        """`step_numpy` of actions that anybody may have chosen; those of policies need no check."""
+        if self.groups[0].time_step is not None:
+            _check_values(action, self.action_spec(), self.current_numpy().step_type != ts.StepType.LAST)
+        return self.step_numpy(action)
+
+
+def _check_values(action: Nest, spec: Nest, is_carried_out: np.ndarray) -> None:
+    """Raises ValueError for an action that is carried out and that no environment of this spec takes."""
+    leaves = zip(array_nests.with_paths({"action": spec}), tf.nest.flatten(action), strict=True)
+    for (name, leaf), array in leaves:
+        values = np.asarray(array)[is_carried_out]
+        if leaf.dtype.is_floating:
+            wrong = values[~np.isfinite(values)] if values.dtype.kind == "f" else values[:0]
+            expected = "finite numbers"
+        else:
+            wrong = (
+                values[(values < leaf.minimum) | (values > leaf.maximum)] if values.dtype.kind in "iu" else values[:0]
+            )
+            expected = f"whole numbers from {np.min(leaf.minimum)} to {np.max(leaf.maximum)}"
+        if wrong.size:
+            raise ValueError(f"{name} is {wrong.flat[0]}, expected {expected}.")
 
 
 def _check_can_drop(env: Any) -> None:

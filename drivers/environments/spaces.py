@@ -138,7 +138,11 @@ def _nested_spaces(space: gym.Space) -> dict[str, gym.Space] | tuple[gym.Space, 
         return None
     if not space.spaces:
         raise ValueError(f"the environment has an empty space, {space}, expected at least one entry in it.")
-    return dict(space.spaces) if isinstance(space, gym.spaces.Dict) else tuple(space.spaces)
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(space.spaces)
+    if len({type(key) for key in space.spaces}) > 1:  # Nests of TensorFlow are sorted by their keys.
+        raise ValueError(f"the environment has a space with the keys {list(space.spaces)}, expected all of one type.")
+    return dict(space.spaces)
 
 
 def _check_size(space: gym.Space, name: str) -> None:

@@ -37,6 +37,36 @@ def test_an_action_of_another_shape_steps_nothing(action, in_graph):
     tf.nest.map_structure(np.testing.assert_array_equal, env.current_time_step(), before)
 
 
+ODD_ACTIONS = {
+    "beyond": (spaces.Discrete(3, start=4), [0, 3], "action is 3, expected whole numbers from 0 to 2"),
+    "negative": (spaces.MultiDiscrete([2, 3]), [[0, 0], [-1, 2]], "action is -1, expected whole numbers from 0 to 2"),
+    "component": (spaces.MultiDiscrete([2, 3]), [[0, 0], [2, 2]], "action is 2, expected whole numbers from 0 to 2"),
+    "nan": (spaces.Box(-1, 1, (2,)), [[0.5, 7.0], [0, np.nan]], "action is nan, expected finite numbers"),
+    "infinite": (spaces.Dict(a=spaces.Box(-1, 1, ())), {"a": [0, np.inf]}, "action/a is inf, expected finite numbers"),
+}
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize(("space", "values", "message"), ODD_ACTIONS.values(), ids=list(ODD_ACTIONS))
+def test_an_action_that_is_none_of_the_environments_steps_nothing(space, values, message, in_graph):
+    """An environment that does not look would be blamed for what it does then, or take it for another action."""
+    env = GymnasiumEnvironment(lambda: Spaces(spaces.Box(-1, 1, (1,)), space), num_environments=2)
+    values = {name: np.array(x) for name, x in values.items()} if isinstance(values, dict) else np.array(values)
+    action = tf.nest.map_structure(lambda spec, x: tf.constant(x, spec.dtype), env.action_spec(), values)
+    before = env.reset()
+    step = tf.function(env.step) if in_graph else env.step
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=message):
+        step(action)
+    tf.nest.map_structure(np.testing.assert_array_equal, env.current_time_step(), before)
+
+
+def test_spaces_with_keys_of_several_types_are_refused():
+    space = spaces.Dict({1: spaces.Discrete(2), "b": spaces.Discrete(2)})
+    for pair in ((space, spaces.Discrete(2)), (spaces.Discrete(2), space)):
+        with pytest.raises(ValueError, match=r"a space with the keys \[1, 'b'\], expected all of one type"):
+            GymnasiumEnvironment(lambda pair=pair: Spaces(*pair))
+
+
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
 @pytest.mark.parametrize("terminates", [True, False])
 def test_an_episode_and_the_step_after_it(vectorization, terminates):
