@@ -18,6 +18,7 @@ from tf_agents.replay_buffers import replay_buffer
 from tf_agents.trajectories import policy_step
 
 from ppo_agent.common import host_calls
+from ppo_agent.common.own_functions import own_function
 from ppo_agent.common.types import Nest
 
 from .replay_buffer import tf_agents_rows
@@ -116,8 +117,8 @@ class _RowLoop:
         """Runs the graph loop, which is traced once for all lengths T."""
         if self._graph_loop is None:
             signature = tf.nest.map_structure(_any_length, rows)
-            self._graph_loop = tf.function(
-                lambda values: _loop_in_graph(self._in_graph, values), input_signature=[signature], autograph=False
+            self._graph_loop = own_function(
+                lambda values: _loop_in_graph(self._in_graph, values), input_signature=[signature]
             )
         self._graph_loop(rows)
 

@@ -15,6 +15,7 @@ from tf_agents.trajectories import time_step as ts
 from ppo_agent.common import compilation_cache, host_calls
 from ppo_agent.common.checks import check_int, is_int
 from ppo_agent.common.nest_checks import NestCheck
+from ppo_agent.common.own_functions import own_function
 from ppo_agent.common.types import Nest
 
 from .array_policies.array_policy import ArrayPolicy
@@ -96,7 +97,7 @@ class RolloutDriver(driver.Driver):
             self._compiled = compiled_loop.CompiledRollout(env, policy, self._counts_boundaries, expected_rows)
         # An environment with `step_numpy` is taken to check its time steps itself, as `GymnasiumEnvironment` does.
         self._checks = not hasattr(env, "step_numpy")
-        self._collect_traced = tf.function(self._collect_in_graph, autograph=False)
+        self._collect_traced = own_function(self._collect_in_graph)
         self._is_loaded = self._compiled is None
 
     def get_state(self) -> dict[str, Any]:

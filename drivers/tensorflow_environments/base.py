@@ -14,6 +14,7 @@ from tf_agents.trajectories import time_step as ts
 from ppo_agent.common import host_calls
 from ppo_agent.common.checks import check_int, check_seed
 from ppo_agent.common.limits import LARGEST_INT64
+from ppo_agent.common.own_functions import own_function
 from ppo_agent.common.seeds import draw_seed
 from ppo_agent.common.types import Nest, Tensor
 
@@ -65,13 +66,10 @@ class TensorFlowEnvironment(tf_environment.TFEnvironment, tf.Module, metaclass=a
         action_spec = spaces.action_spec(self.action_space)
         super().__init__(time_step_spec, action_spec, batch_size=num_environments)
         self._create_variables(seed)
-        self._reset_compiled = tf.function(self._reset_in_graph, autograph=False)
-        self._current_compiled = tf.function(self._current_in_graph, autograph=False)
-        self._step_compiled = tf.function(
-            self._step_in_graph,
-            input_signature=[host_calls.with_outer_dims(action_spec, num_environments)],
-            autograph=False,
-        )
+        self._reset_compiled = own_function(self._reset_in_graph)
+        self._current_compiled = own_function(self._current_in_graph)
+        signature = [host_calls.with_outer_dims(action_spec, num_environments)]
+        self._step_compiled = own_function(self._step_in_graph, input_signature=signature)
 
     @abc.abstractmethod
     def _initial_state(self, seed: Tensor) -> Nest:

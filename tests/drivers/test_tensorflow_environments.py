@@ -231,3 +231,16 @@ def test_the_boundary_row_ignores_the_action():
     rows = rollout(env, [np.full([2, 1], np.nan if index % 4 == 3 else 1.0, np.float32) for index in range(9)])
     assert np.isfinite(rows.observation).all()
     np.testing.assert_array_equal(rows.step_type[:, 0], [0, 1, 1, 2, 0, 1, 1, 2, 0, 1])
+
+
+def test_many_environments_and_drivers_are_no_retracing(caplog):
+    """TensorFlow counted what each of them traces once as tracings of one function."""
+    for size in range(1, 8):
+        env, rows = TFCartPole(num_environments=size, seed=0), []
+        policy = random_tf_policy.RandomTFPolicy(env.time_step_spec(), env.action_spec())
+        env.reset()
+        env.step(tf.zeros([size], tf.int64))
+        env.current_time_step()
+        DynamicStepDriver(env, policy, [rows.append], num_steps=2).run()
+        assert rows
+    assert "retracing" not in caplog.text
