@@ -118,12 +118,26 @@ def _begin(values: Mapping[str, Any], root_dir: str | Path, given: Mapping[str, 
 
     trainer = Trainer(values["env_name"], seed=values["seed"], root_dir=root_dir, preset=values["preset"], **given)
     if values["warm_start"]:
-        loaded, skipped = trainer.load_parameters(values["warm_start"], exact_match=False)
+        loaded, skipped = _warm_start(trainer, values["warm_start"])
         reasons = f"; not {', '.join(f'{name} ({reason})' for name, reason in skipped.items())}" if skipped else ""
         say(f"Starting with {len(loaded)} variables of {values['warm_start']}{reasons}")
     if values["pretrain"]:
         say(str(trainer.pretrain(values["pretrain"])))
     return trainer
+
+
+def _warm_start(trainer: Trainer, path: str) -> tuple[list[str], dict[str, str]]:
+    """What is taken over of another run, and why the rest is not.
+
+    Raises:
+        ValueError: nothing is.
+    """
+    from ppo_agent.checkpoint import CheckpointError
+
+    try:
+        return trainer.load_parameters(path, exact_match=False)
+    except (CheckpointError, ValueError) as error:
+        raise FlagError(f"warm_start is {path!r}, expected a run with an agent like this one: {error}") from error
 
 
 def _resume(flag_values: flags.FlagValues, values: Mapping[str, Any], given: Mapping[str, Any]) -> Trainer:

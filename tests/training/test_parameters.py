@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ppo_agent import Trainer
+from ppo_agent import Trainer, train
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,39 @@ def test_values_of_every_kind_of_array(trainer, convert):
 def test_another_source(trainer, source):
     with pytest.raises(TypeError, match=r"source is .*, expected arrays by name, or the folder of a run"):
         trainer.load_parameters(source)
+
+
+FLAGS = (
+    "--preset=none", "--num_environments=2", "--collect_steps_per_iteration=8", "--minibatch_size=8", "--num_epochs=1",
+    "--total_environment_steps=16", "--actor_fc_layers=4", "--value_fc_layers=", "--num_eval_episodes=1",
+    "--learning_rate=0", "--nojit_compile", "--noprogress",
+)  # fmt: skip
+
+
+def test_a_run_starts_with_the_networks_and_normalisers_of_another(trainer, tmp_path, capsys):
+    before = trainer.get_parameters()
+    trainer.load_parameters({name: array + 0.25 for name, array in before.items()})
+    trainer.save(tmp_path / "other")
+    start = trainer.get_parameters()
+    trainer.load_parameters(before)
+    run = tmp_path / "run"
+    assert train.main(["ppo-train", f"--root_dir={run}", f"--warm_start={tmp_path / 'other'}", *FLAGS]) == 0
+    assert f"Starting with {len(start)} variables of {tmp_path / 'other'}" in capsys.readouterr().out
+    with Trainer.load(run) as found:
+        assert 8 <= found.environment_steps <= 16
+        parameters = found.get_parameters()
+    networks = [name for name in start if "_net/" in name]
+    assert networks
+    for name in networks:
+        np.testing.assert_array_equal(parameters[name], start[name], err_msg=name)
+    assert (parameters[COUNT] > start[COUNT]).all()  # It goes on counting from there.
+
+
+def test_nothing_to_start_with_is_a_wrong_flag(tmp_path, capsys):
+    for path in ("nowhere", "file"):
+        (tmp_path / "file").write_text("x")
+        arguments = [f"--root_dir={tmp_path / 'run'}", f"--warm_start={tmp_path / path}", *FLAGS]
+        assert train.main(["ppo-train", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"warm_start is '{tmp_path / path}', expected a run with an agent like this one: " in line
+        assert not (tmp_path / "run").exists()
