@@ -16,7 +16,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
-from ppo_agent.common import compilation_cache, host_calls, shared_functions
+from ppo_agent.common import compilation_cache, host_calls, program_space, shared_functions
 from ppo_agent.common.types import Nest
 
 from ..array_policies.seeded_actions import SeedSequence, seeded_action
@@ -118,8 +118,11 @@ class CompiledRollout:
         chunk = shared_functions.SharedProgram(self._chunk_in_graph, signature)
         if unseeded := _unseeded_operations(chunk.graph):
             return f"the policy draws numbers with {unseeded[0]}, which ignores seeds under XLA"
+        is_new = chunk.name not in _translated
+        if is_new and not program_space.is_left():
+            return program_space.FULL
         try:
-            if chunk.name not in _translated:
+            if is_new:
                 chunk.translate()
         except (tf.errors.OpError, ValueError, TypeError) as error:
             return str(error).strip().splitlines()[0]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
-from ppo_agent.common import compilation_cache, custom_gradients, shared_functions, summary_groups
+from ppo_agent.common import compilation_cache, custom_gradients, program_space, shared_functions, summary_groups
 from ppo_agent.common.types import Tensor
 from ppo_agent.learner import batches, legacies, replica_steps
 from ppo_agent.learner.interface import UpdateOutcome
@@ -105,11 +105,14 @@ class CompiledUpdate:
 
     def _become_part(self, trajectory: Trajectory, weights: Tensor | None) -> UpdateOutcome:
         """Runs the update within the caller's own tf.function, as TF-Agents' learners call it."""
-        return self.update(trajectory, weights, None, self._wants_xla(trajectory.step_type.shape[1]))
+        jit = self._wants_xla(trajectory.step_type.shape[1]) and self._has_room()
+        return self.update(trajectory, weights, None, jit)
 
     def _call_with_xla(self, trajectory: Trajectory, weights: Tensor | None, fed: Fed, capacity: int) -> UpdateOutcome:
         """Runs the update with XLA, and without where XLA cannot or where a gradient step has to be skipped."""
         is_first = (self._key(trajectory, weights, fed, capacity, True), capacity) not in self._compiled
+        if is_first and not self._has_room():
+            return self._call(trajectory, weights, fed, None, jit=False)
         try:
             outcome = self._call(trajectory, weights, fed, capacity, jit=True)
         except _COMPILER_ERRORS as error:
@@ -118,12 +121,22 @@ class CompiledUpdate:
             # XLA compiles in the first call. What it reports there cannot be told from an error of the update itself,
             # which occurs again in a plain graph.
             outcome = self._call(trajectory, weights, fed, None, jit=False)
-            self._xla_is_refused = True
-            _logger.warning("XLA cannot compile this update (%s); it runs without XLA.", str(error).splitlines()[0])
+            self._refuse_xla(str(error).splitlines()[0])
             return outcome
         if outcome.is_undone:
             return self._call(trajectory, weights, fed, None, jit=False)
         return outcome
+
+    def _has_room(self) -> bool:
+        """Whether the process can hold another program of XLA's; refuses XLA if not."""
+        is_left = program_space.is_left()
+        if not is_left:
+            self._refuse_xla(program_space.FULL)
+        return is_left
+
+    def _refuse_xla(self, reason: str) -> None:
+        self._xla_is_refused = True
+        _logger.warning("XLA cannot compile this update (%s); it runs without XLA.", reason)
 
     def _call(
         self, trajectory: Trajectory, weights: Tensor | None, fed: Fed, capacity: int | None, jit: bool
