@@ -22,9 +22,9 @@ class StopOnReturn(Callback):
     """
 
     def __init__(self, threshold: float, *, on_evaluations: bool = False) -> None:
+        self._threshold, self._on_evaluations = threshold, on_evaluations
         if not isinstance(threshold, numbers.Real) or not math.isfinite(threshold):
             raise ValueError(f"threshold is {threshold!r}, expected a finite number.")
-        self._threshold, self._on_evaluations = float(threshold), on_evaluations
 
     def on_update_end(self, trainer: Trainer) -> bool:
         """Looks at the training episodes."""
