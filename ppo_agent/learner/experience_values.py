@@ -1,4 +1,4 @@
-"""Checks of the numbers that `train` is given: step types, discounts, discrete actions, whether any step counts.
+"""Checks of the numbers that `train` is given: step types, discrete actions, and whether any step counts.
 
 Eager arrays are looked at by NumPy, which takes a few microseconds each; in a graph, assertions do the same.
 """
@@ -18,7 +18,6 @@ from ppo_agent.maths import masking
 _LONG_ROW = 1024
 _STEP_TYPES = ("step_type", "next_step_type")
 _EXPECTED_STEP_TYPE = "expected 0 (FIRST), 1 (MID) or 2 (LAST)"
-_EXPECTED_DISCOUNT = "expected a number from 0, where an episode terminates, to 1"
 _NO_STEP = (
     "experience has no step to learn from, expected at least one whose weight is not 0 and that is neither a boundary "
     "row (step type LAST), nor padding (next step type FIRST), nor the last of a rollout."
@@ -38,16 +37,14 @@ def checked(trajectory: Trajectory, weights: tf.Tensor | None, action_spec: Nest
         The same trajectory; in a graph, one that is there after the assertions.
 
     Raises:
-        ValueError: a step type outside 0 to 2, in a step that counts a discount outside 0 to 1 or a discrete action
-            outside its range, or no step that counts; in a graph InvalidArgumentError when it runs.
+        ValueError: a step type outside 0 to 2, a discrete action outside its range in a step that counts, or no step
+            that counts; in a graph InvalidArgumentError when it runs.
     """
     # A replica whose share has no such step is no error: the others have.
     needs_step = tf.distribute.get_strategy().num_replicas_in_sync == 1
     if not tf.executing_eagerly():
         return _asserted(trajectory, weights, action_spec, is_raw, needs_step)
     _check_step_types(trajectory)
-    if is_raw:
-        _check_discounts(trajectory)
     _check_actions(trajectory, action_spec, is_raw)
     if needs_step and not _has_step(trajectory, weights, is_raw):
         raise ValueError(_NO_STEP)
@@ -61,16 +58,6 @@ def _check_step_types(trajectory: Trajectory) -> None:
         if types.size and types.view(np.uint32).max() > StepType.LAST:
             found = types[(types < StepType.FIRST) | (types > StepType.LAST)][0]
             raise ValueError(f"experience.{name} is {found} in a step, {_EXPECTED_STEP_TYPE}.")
-
-
-def _check_discounts(trajectory: Trajectory) -> None:
-    values = trajectory.discount.numpy()
-    # NaN is none of these: such a step is skipped, as with any other number that is not finite.
-    if not values.size or (values.min() >= 0 and values.max() <= 1):
-        return
-    wrong = values[((values < 0) | (values > 1)) & _mask(trajectory, is_raw=True).numpy()]
-    if wrong.size:
-        raise ValueError(f"experience.discount is {wrong[0]} in a step, {_EXPECTED_DISCOUNT}.")
 
 
 def _check_actions(trajectory: Trajectory, action_spec: Nest, is_raw: bool) -> None:
@@ -160,10 +147,6 @@ def _asserted(
         types = getattr(trajectory, name)
         sound = tf.reduce_all((types >= StepType.FIRST) & (types <= StepType.LAST))
         checks.append(tf.debugging.Assert(sound, [f"experience.{name} is out of range, {_EXPECTED_STEP_TYPE}."]))
-    if is_raw:
-        wrong = ((trajectory.discount < 0) | (trajectory.discount > 1)) & _mask(trajectory, is_raw)
-        message = f"experience.discount is out of range, {_EXPECTED_DISCOUNT}."
-        checks.append(tf.debugging.Assert(~tf.reduce_any(wrong), [message]))
     for i, spec, leaf in _discrete_leaves(trajectory, action_spec):
         outside = tf.reduce_any((leaf < spec.minimum) | (leaf > spec.maximum), list(range(2, 2 + spec.shape.rank)))
         low, high = spec.minimum.tolist(), spec.maximum.tolist()

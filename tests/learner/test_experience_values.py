@@ -126,16 +126,6 @@ def test_step_types(field, value):
     )
 
 
-@pytest.mark.parametrize("value", [-0.5, 1.5, 99.0, np.inf, -np.inf])
-def test_discounts(value):
-    agent, rows = make()
-    rows.step_type[:], rows.next_step_type[:] = helpers.MID, helpers.MID
-    rows.discount[1, 3] = value
-    assert_refused(agent, rows, rf"^experience.discount is {value} in a step, expected a number from 0, where")
-    rows.discount[0, 0] = np.nan
-    assert_refused(agent, rows, rf"^experience.discount is {value} in a step")
-
-
 def test_discounts_of_steps_that_do_not_count_may_be_anything(rng):
     agents = [helpers.make_agent(**KEYWORDS) for _ in range(2)]
     helpers.copy_weights(*agents)
@@ -223,7 +213,6 @@ def test_actions_of_steps_that_do_not_count_may_be_anything(rng):
     [
         ("step_type", 3, r"experience.step_type is out of range, expected 0 \(FIRST\), 1 \(MID\) or 2 \(LAST\)"),
         ("next_step_type", -1, "experience.next_step_type is out of range"),
-        ("discount", 1.5, "experience.discount is out of range, expected a number from 0, where"),
         ("action", 4, "experience.action is out of range, expected whole numbers from 0 to 3"),
         ("weights", None, NO_STEP),
         ("steps", None, NO_STEP),
