@@ -160,5 +160,5 @@ def test_predictions_need_what_the_actor_sees() -> None:
         assert trainer.predict({"position": np.zeros(2)})[0].shape == ()
         assert trainer.action_probability(observation).shape == (2, 2)
         assert trainer.value(whole).shape == (2,)
-        with pytest.raises(ValueError, match="observation is a dict"):
+        with pytest.raises(ValueError, match="observation is a mapping with the keys"):
             trainer.value(observation)
