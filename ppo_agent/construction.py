@@ -68,12 +68,7 @@ def _check_specs(name: str, nest: Nest) -> None:
 
 def _check_reward_spec(spec: Nest) -> None:
     leaves = tf.nest.flatten(spec)
-    if (
-        tf.nest.is_nested(spec)
-        or len(leaves) != 1
-        or tuple(leaves[0].shape) != ()
-        or not tf.as_dtype(leaves[0].dtype).is_floating
-    ):
+    if tf.nest.is_nested(spec) or tuple(spec.shape) != () or not tf.as_dtype(spec.dtype).is_floating:
         shapes = ", ".join(f"{tf.as_dtype(leaf.dtype).name} of shape {tuple(leaf.shape)}" for leaf in leaves)
         shapes = f"a nest of {shapes}" if tf.nest.is_nested(spec) and len(leaves) == 1 else shapes
         raise ValueError(f"time_step_spec.reward is {shapes or 'empty'}, expected a floating-point scalar.")

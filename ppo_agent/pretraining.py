@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from ppo_agent import network_checks
 from ppo_agent.agent import PPOAgent
 from ppo_agent.common import action_masks, host_calls
 from ppo_agent.common.checks import check_int
+from ppo_agent.common.own_functions import own_function
 from ppo_agent.common.types import Array, Nest
 from ppo_agent.config import number
 from ppo_agent.training.action_encoding import ActionEncoding
@@ -140,17 +140,14 @@ class _Cloning:
         self._variables = list(variables.values())
         self._optimizer = tf.keras.optimizers.Adam(learning_rate)
         self._optimizer.build(self._variables)
-        self._batch_spec = (
+        batch_spec = (
             host_calls.with_outer_dims(host_calls.plain(agent.time_step_spec.observation), None),
             host_calls.with_outer_dims(host_calls.plain(agent.action_spec), None),
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([None], tf.float32),
         )
-        self._step, self._look = self._traced(self._take_step), functools.cache(lambda: self._traced(self._losses))
-
-    def _traced(self, function: Callable) -> Callable:
-        """The function of a batch of any size; called as a tf.function, TensorFlow would warn of one for each agent."""
-        return tf.function(function, autograph=False, input_signature=self._batch_spec).get_concrete_function()
+        self._step = own_function(self._take_step, input_signature=batch_spec)
+        self._look = own_function(self._losses, input_signature=batch_spec)
 
     def epoch(self, episodes: Episodes, batch_size: int, rng: np.random.Generator) -> tuple[float, float, float]:
         """One pass; returns mean loss, accuracy and value loss."""
@@ -158,7 +155,7 @@ class _Cloning:
 
     def measure(self, episodes: Episodes, batch_size: int) -> tuple[float, float]:
         """Loss and accuracy without learning."""
-        return self._mean(self._look(), episodes, batch_size, None)[:2]
+        return self._mean(self._look, episodes, batch_size, None)[:2]
 
     def _mean(
         self, function: Callable, episodes: Episodes, batch_size: int, rng: np.random.Generator | None

@@ -250,16 +250,15 @@ def _check_values(action: Nest, spec: Nest, is_carried_out: np.ndarray) -> None:
     leaves = zip(array_nests.with_paths({"action": spec}), tf.nest.flatten(action), strict=True)
     for (name, leaf), array in leaves:
         values = np.asarray(array)[is_carried_out]
+        if values.dtype.kind not in ("f" if leaf.dtype.is_floating else "iu"):
+            continue
         if leaf.dtype.is_floating:
-            wrong = values[~np.isfinite(values)] if values.dtype.kind == "f" else values[:0]
-            expected = "finite numbers"
+            is_wrong, expected = ~np.isfinite(values), "finite numbers"
         else:
-            wrong = (
-                values[(values < leaf.minimum) | (values > leaf.maximum)] if values.dtype.kind in "iu" else values[:0]
-            )
+            is_wrong = (values < leaf.minimum) | (values > leaf.maximum)
             expected = f"whole numbers from {np.min(leaf.minimum)} to {np.max(leaf.maximum)}"
-        if wrong.size:
-            raise ValueError(f"{name} is {wrong.flat[0]}, expected {expected}.")
+        if is_wrong.any():
+            raise ValueError(f"{name} is {values[is_wrong].flat[0]}, expected {expected}.")
 
 
 def _check_can_drop(env: Any) -> None:

@@ -58,11 +58,12 @@ def gradient_step(
 def _global_norm(gradients: list[Tensor], guard: Guard) -> tf.Tensor:
     """The root of the sum of squares; with `Guard.SKIP` also where the squares are beyond float32, as from 2e19 on."""
     norm = tf.linalg.global_norm(gradients)
-    dense = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
-    if guard is Guard.UNDO or not dense:
+    there = [gradient for gradient in gradients if gradient is not None]
+    if guard is Guard.UNDO or not there:
         return norm
 
     def scaled() -> tf.Tensor:
+        dense = [tf.convert_to_tensor(gradient) for gradient in there]
         largest = tf.reduce_max([tf.reduce_max(tf.abs(gradient)) for gradient in dense])
         return largest * tf.linalg.global_norm([gradient / largest for gradient in dense])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from ppo_agent import network_checks
 from ppo_agent.agent import PPOAgent
 from ppo_agent.common import action_masks, host_calls
 from ppo_agent.common.action_masks import MaskLayout
+from ppo_agent.common.own_functions import own_function
 from ppo_agent.common.types import Array, Nest
 from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 from ppo_agent.export import actor_keys
@@ -33,10 +33,8 @@ class Actor:
         policy = agent.collect_policy
         self._policies: dict[bool, tf_policy.TFPolicy] = {True: greedy_policy.GreedyPolicy(policy), False: policy}
         self._on_arrays: dict[bool, Any] = {}
-        # Of batches of any size; called as a tf.function, TensorFlow would warn of one for each trainer.
         batch = host_calls.with_outer_dims(host_calls.plain(agent.time_step_spec), None)
-        value = tf.function(self._value_of, autograph=False, input_signature=[batch])
-        self._value = functools.cache(value.get_concrete_function)
+        self._value = own_function(self._value_of, input_signature=[batch])
         self._spec = host_calls.plain(agent.time_step_spec.observation)
         self._splitter, self._masks = network_checks.splitter_of(agent.actor_net), MaskLayout(agent.action_spec)
 
@@ -86,7 +84,7 @@ class Actor:
     def value(self, observation: Nest) -> Array:
         """See `Trainer.value`."""
         time_step, is_single = self._time_step(observation)
-        values = self._value()(host_calls.to_tensors(time_step)).numpy()
+        values = self._value(host_calls.to_tensors(time_step)).numpy()
         return values[0] if is_single else values
 
     def _log_prob(self, distributions: Nest, actions: Nest, size: int, *, is_single: bool) -> Array:
