@@ -203,7 +203,7 @@ PRESETS: dict[str, Preset] = {
         _HUMANOID,
     ),
     "HumanoidStandup": Preset("that of Humanoid", _HUMANOID),
-    "Reacher": _mujoco(),
+    "Reacher": _mujoco(initial_log_std=-1.0),
     "InvertedPendulum": _mujoco(),
     # Divided by the returns' deviation, rewards teach it policies that now and then fall.
     "InvertedDoublePendulum": _mujoco(normalize_rewards_by="reward"),
