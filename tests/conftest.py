@@ -1,5 +1,6 @@
 """Fixtures that all tests share; importing ppo_agent first lets it choose the Keras of TensorFlow."""
 
+import gc
 import os
 import random
 import zlib
@@ -27,6 +28,10 @@ hypothesis.settings.register_profile("ppo_agent", max_examples=20, deadline=None
 # Thousands of cases, others in every run: make properties.
 hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ppo_agent")
+
+# What is imported stays: no collection has to look at a million objects of TensorFlow again.
+gc.collect()
+gc.freeze()
 
 
 def _seed(node_id: str) -> int:
