@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # One thread for each worker, or the workers fight for the cores.
@@ -29,9 +30,8 @@ hypothesis.settings.register_profile("ppo_agent", max_examples=20, deadline=None
 hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ppo_agent")
 
-# What is imported stays: no collection has to look at a million objects of TensorFlow again.
 gc.collect()
-gc.freeze()
+gc.freeze()  # What is imported stays.
 
 
 def _seed(node_id: str) -> int:
@@ -43,6 +43,17 @@ def _seed_tensorflow(request: pytest.FixtureRequest) -> None:
     """Gives each test its own seed, whatever ran before it in the same process; Keras draws from Python's."""
     tf.random.set_seed(_seed(request.node.nodeid))
     random.seed(_seed(request.node.nodeid))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _keep_collections_short() -> Iterator[None]:
+    """Leaves what outlives a module's tests out of later collections, which take seconds in the end otherwise.
+
+    TensorFlow and Keras keep a thousand objects of each test.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
