@@ -194,7 +194,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     # Discount, lambda and deviation of rl-zoo.
-    "HalfCheetah": _mujoco(discount_factor=0.98, lambda_value=0.92, initial_log_std=-2.0),
+    "HalfCheetah": _mujoco(discount_factor=0.98, lambda_value=0.92, initial_log_std=-1.0),
     "Hopper": _mujoco(),
     "Walker2d": _mujoco(),
     "Ant": _mujoco(initial_log_std=-2.0),
