@@ -25,7 +25,7 @@ train: install
 	"$(BIN)/ppo-train" $(ARGS)
 
 # XLA's programs are run once or twice: optimising them less saves a fifth of the time. test-slow compiles as users do,
-# and so does CI with the older stack, whose XLA knows the second flag not at all.
+# and so does the older stack, whose XLA does not know the second flag.
 QUICK_XLA = $(if $(filter tf221,$(STACK)),--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false)
 
 test: install

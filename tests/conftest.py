@@ -30,9 +30,6 @@ hypothesis.settings.register_profile("ppo_agent", max_examples=20, deadline=None
 hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ppo_agent")
 
-gc.collect()
-gc.freeze()  # What is imported stays.
-
 
 def _seed(node_id: str) -> int:
     return zlib.crc32(node_id.encode())
@@ -47,7 +44,7 @@ def _seed_tensorflow(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _keep_collections_short() -> Iterator[None]:
-    """Leaves what outlives a module's tests out of later collections, which take seconds in the end otherwise.
+    """Leaves what outlives a module's tests, imports among it, out of later collections, which take seconds otherwise.
 
     TensorFlow and Keras keep a thousand objects of each test.
     """
