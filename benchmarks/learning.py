@@ -65,6 +65,8 @@ FEATURES = {
     "dual_clipping": ("--dual_clipping=3",),
     "normalize_value_targets": ("--normalize_value_targets",),
     "target_kl": ("--target_kl=0.02",),
+    "glorot_init": ("--orthogonal_init=false",),
+    "large_first_actions": ("--policy_output_gain=1",),
 }
 VARIANTS = (PRESETS, LONG, PEER, *(WITHOUT + name for name in ABLATIONS), *(WITH + name for name in FEATURES))
 # What a variant adds to the presets.

@@ -4,8 +4,8 @@
 
 Writes `results.csv` (a row for each run), the tables in `README.md` (between its markers) and a picture of learning
 curves for each environment that was run. Rows of earlier reports stay, but for environments that were run anew. The
-interquartile mean and its bootstrapped interval are those that Agarwal et al. (2021, https://arxiv.org/abs/2108.13264)
-recommend for few runs.
+interquartile mean and its bootstrapped interval come from `benchmarks.estimates`, table and picture of what can be
+turned on from `benchmarks.feature_report`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.integrate
-import scipy.stats
 from matplotlib.figure import Figure
 
-from benchmarks import learning
+from benchmarks import feature_report, learning
+from benchmarks.estimates import interquartile_mean, interval
 
 DOCS = learning.ROOT / "docs" / "results"
 _LABELS = {learning.PRESETS: "ppo_agent", learning.PEER: "stable-baselines3, rl-zoo's settings"}
@@ -126,21 +126,6 @@ def _best(folder: pathlib.Path) -> dict[str, float]:
     return {"best_eval_return_mean": max(means)} if len(means) > 1 else {}
 
 
-def interquartile_mean(values: Any, axis: int = -1) -> Any:
-    """The mean of the middle half."""
-    return scipy.stats.trim_mean(values, 0.25, axis=axis)
-
-
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the interquartile mean (percentiles of 10,000 resamples); one value has none."""
-    sample = np.asarray(list(values))
-    if len(sample) < 2 or np.ptp(sample) == 0:
-        return float(sample.min()), float(sample.max())
-    bootstrapped = scipy.stats.bootstrap((sample,), interquartile_mean, n_resamples=10_000, method="percentile", rng=0)
-    low, high = bootstrapped.confidence_interval
-    return float(low), float(high)
-
-
 def numbers(rows: Iterable[Row], column: str) -> list[float]:
     """The numbers of a column, without those that are missing."""
     return [row[column] for row in rows if row.get(column) is not None]
@@ -183,16 +168,6 @@ def ablation_table(variants: Mapping[str, Runs]) -> list[str]:
     return lines
 
 
-def features_table(variants: Mapping[str, Rows]) -> list[str]:
-    """Lines of the table of what can be turned on, a row for each and a column for each environment."""
-    environments = sorted({environment for rows in variants.values() for environment in rows})
-    lines = _head("turned on", *environments)
-    for name, rows in variants.items():
-        means = [numbers(rows.get(environment, ()), "eval_return_mean") for environment in environments]
-        lines.append(_row(name.removeprefix(learning.WITH).replace("_", " "), *map(_interquartile, means)))
-    return lines
-
-
 def _interquartile(means: Sequence[float]) -> str:
     if not means:
         return ""
@@ -220,6 +195,11 @@ def progress_table(runs: Runs) -> list[str]:
 
 def _head(*names: str) -> list[str]:
     return [_row(*names), f"|{'---|' * len(names)}"]
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *others = rows
+    return [*_head(*head), *(_row(*cells) for cells in others)]
 
 
 def _row(*cells: str) -> str:
@@ -321,12 +301,13 @@ def main() -> None:
     rows = merged(read_csv(DOCS / "results.csv"), rows_of(variants))
     of_presets, of_peer = (rows.get(name, {}) for name in (learning.PRESETS, learning.PEER))
     no_games = {name: group for name, group in of_presets.items() if not name.startswith("ALE/")}
+    features = feature_report.means_of(rows)
     tables = {
         "results": results_table(no_games, of_peer),
         "long": results_table(rows.get(learning.LONG, {}), {}),
         "games": progress_table(games),
         "ablations": ablation_table(ablations),
-        "features": features_table({name: rows[name] for name in rows if name.startswith(learning.WITH)}),
+        "features": _lines(feature_report.table(features)),
     }
     write_csv(rows, DOCS / "results.csv")
     for environment, runs in presets.items():
@@ -334,6 +315,8 @@ def main() -> None:
         if environment in peer:
             groups[_LABELS[learning.PEER]] = peer[environment]
         draw(environment, groups, DOCS / f"{environment.replace('/', '_')}.png")
+    if features:
+        feature_report.draw(features, DOCS / "features.png")
     readme = DOCS / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     for name, lines in tables.items():
