@@ -45,15 +45,15 @@ def table(means: Means) -> list[list[str]]:
 
 def draw(means: Means, path: pathlib.Path) -> None:
     """Draws a panel for each environment and one for all: a point and its interval for each feature."""
-    columns = _environments(means)
+    columns, names = _environments(means), list(means)
     figure = Figure(figsize=(11, 6.5), dpi=110, layout="constrained")
     panels = figure.subplots(2, (len(columns) + 2) // 2, sharey=True, squeeze=False).flat
     for axes, column in zip(panels, columns, strict=False):
         found = {name: _estimate(runs[column]) for name, runs in means.items() if column in runs}
-        _draw_panel(axes, column, found, found[_NOTHING].value)
+        _draw_panel(axes, column, names, found, found[_NOTHING].value if _NOTHING in found else None)
         axes.set_xlabel("mean return, 20 greedy episodes")
     compared = {name: estimate for name in means if (estimate := _improvement(means, name)) is not None}
-    _draw_panel(panels[len(columns)], "all of them", compared, 0.5)
+    _draw_panel(panels[len(columns)], "all of them", names, compared, 0.5)
     panels[len(columns)].set_xlabel(_ALL)
     for axes in panels[len(columns) + 1 :]:
         axes.set_visible(False)
@@ -62,11 +62,15 @@ def draw(means: Means, path: pathlib.Path) -> None:
     figure.savefig(path)
 
 
-def _draw_panel(axes: Axes, title: str, found: Mapping[str, Estimate], same: float) -> None:
+def _draw_panel(
+    axes: Axes, title: str, places: Sequence[str], found: Mapping[str, Estimate], same: float | None
+) -> None:
     """Points with intervals, and a line where nothing changes."""
-    axes.axvline(same, color="gray", linestyle=":")
-    for place, (name, estimate) in enumerate(found.items(), start=int(_NOTHING not in found)):
+    if same is not None:
+        axes.axvline(same, color="gray", linestyle=":")
+    for name, estimate in found.items():
         color = "gray" if name == _NOTHING else "C0"
+        place = places.index(name)
         axes.plot([estimate.low, estimate.high], [place, place], color=color, linewidth=2)
         axes.plot(estimate.value, place, "o", color=color)
     axes.set_title(title)

@@ -10,7 +10,7 @@ import pytest
 
 # Behind all others, and not for long: the sources of ppo_agent lie there too.
 sys.path.append(str(Path(__file__).parent.parent))
-from benchmarks import learning, learning_report
+from benchmarks import estimates, learning, learning_report
 
 sys.path.pop()
 
@@ -36,18 +36,18 @@ def test_a_run_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_interquartile_mean_leaves_out_the_best_and_worst_quarter() -> None:
-    assert learning_report.interquartile_mean([-100, 1, 2, 3, 4, 5, 6, 900]) == pytest.approx(3.5)
+    assert estimates.interquartile_mean([-100, 1, 2, 3, 4, 5, 6, 900]) == pytest.approx(3.5)
 
 
 def test_interval_holds_the_mean_nineteen_times_of_twenty(rng: np.random.Generator) -> None:
     hits = 0
     for _ in range(40):
-        low, high = learning_report.interval(rng.normal(5.0, 2.0, 20))
+        low, high = estimates.interval(rng.normal(5.0, 2.0, 20))
         assert 0.3 < high - low < 5
         hits += low <= 5.0 <= high
     assert 32 <= hits <= 40
-    assert learning_report.interval([3.0]) == (3.0, 3.0)
-    assert learning_report.interval([500.0] * 3) == (500.0, 500.0)
+    assert estimates.interval([3.0]) == (3.0, 3.0)
+    assert estimates.interval([500.0] * 3) == (500.0, 500.0)
 
 
 def write_run(folder: Path, environment: str, seed: int, mean: float) -> None:
@@ -84,8 +84,8 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert "| ALE/Pong-v5 | 0 | 1,000 | 525.00 | 1975.00 | -20.00 | 12 |" in text
     assert "| 2 | 1,250.0 [1,250.0, 1,250.0] (1) |" in text
-    assert "| turned on | CartPole-v1 | Hopper-v5 |" in text
-    assert "| nothing |  | 400.0 [400.0, 400.0] (1) |\n| dual clipping | 410.0 [410.0, 410.0] (1) |  |" in text
+    assert "| turned on | CartPole-v1 | Hopper-v5 | probability that it helps |" in text
+    assert "| nothing |  | 400.0 [400.0, 400.0] (1) |  |\n| dual clipping | 410.0 [410.0, 410.0] (1) |  |  |" in text
     assert text.startswith("# Title\n")
     assert text.endswith("the end\n")
     assert "old" not in text
