@@ -8,6 +8,8 @@
     python -m benchmarks.learning --variant=stable_baselines3 --tasks=CartPole-v1,LunarLander-v3,Hopper-v5
     python -m benchmarks.learning --variant=without_1 --tasks=CartPole-v1
     python -m benchmarks.learning --variant=with_recompute_advantages --tasks=Hopper-v5 --total_environment_steps=300000
+    python -m benchmarks.learning --variant=critic_sees_velocities --tasks=benchmarks.environments:HopperParts-v5 \
+        --preset=Hopper
 
 Each run is a process with one thread for each library, `--jobs` of them at a time: `ppo-train`, or another program
 (`--variant`) that writes the same files. Flags that are not known here are passed on. A run that is done is not done
@@ -50,6 +52,7 @@ SUITES = {
         "HumanoidStandup-v5",
     ),
     "atari": ("ALE/Pong-v5",),
+    "velocities": ("benchmarks.environments:HalfCheetahParts-v5", "benchmarks.environments:HopperParts-v5"),
 }
 PRESETS, LONG, PEER = "presets", "presets_3m", "stable_baselines3"
 # Of `benchmarks.ablation`, which is not imported here because it imports TensorFlow.
@@ -68,9 +71,27 @@ FEATURES = {
     "glorot_init": ("--orthogonal_init=false",),
     "large_first_actions": ("--policy_output_gain=1",),
 }
-VARIANTS = (PRESETS, LONG, PEER, *(WITHOUT + name for name in ABLATIONS), *(WITH + name for name in FEATURES))
+# Who is shown the velocities in the suite of that name; `ppo-train` needs --preset there.
+_BLIND_ACTOR = "--actor_observation_keys=position"
+VELOCITIES = {
+    "both_see_velocities": (),
+    "critic_sees_velocities": (_BLIND_ACTOR,),
+    "none_sees_velocities": (_BLIND_ACTOR, "--value_observation_keys=position"),
+}
+VARIANTS = (
+    PRESETS,
+    LONG,
+    PEER,
+    *(WITHOUT + name for name in ABLATIONS),
+    *(WITH + name for name in FEATURES),
+    *VELOCITIES,
+)
 # What a variant adds to the presets.
-_FLAGS = {LONG: ("--total_environment_steps=3000000",), **{WITH + name: flags for name, flags in FEATURES.items()}}
+_FLAGS: dict[str, tuple[str, ...]] = {
+    LONG: ("--total_environment_steps=3000000",),
+    **{WITH + name: flags for name, flags in FEATURES.items()},
+    **VELOCITIES,
+}
 _EVALUATED_EPISODES = 20
 # Iterations between evaluations in MuJoCo's tasks, 51,200 steps: others publish the best one of a training.
 _EVALUATION_INTERVAL = 25

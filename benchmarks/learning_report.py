@@ -168,6 +168,16 @@ def ablation_table(variants: Mapping[str, Runs]) -> list[str]:
     return lines
 
 
+def velocities_table(variants: Mapping[str, Rows]) -> list[str]:
+    """Lines of the table of who sees the velocities, a row for each possibility and a column for each environment."""
+    environments = sorted({environment for rows in variants.values() for environment in rows})
+    lines = _head("velocities", *(name.rpartition(":")[2] for name in environments))
+    for name, rows in variants.items():
+        means = [numbers(rows.get(environment, ()), "eval_return_mean") for environment in environments]
+        lines.append(_row(name.replace("_", " "), *map(_interquartile, means)))
+    return lines
+
+
 def _interquartile(means: Sequence[float]) -> str:
     if not means:
         return ""
@@ -307,6 +317,7 @@ def main() -> None:
         "long": results_table(rows.get(learning.LONG, {}), {}),
         "games": progress_table(games),
         "ablations": ablation_table(ablations),
+        "velocities": velocities_table({name: rows[name] for name in learning.VELOCITIES if name in rows}),
         "features": _lines(feature_report.table(features)),
     }
     write_csv(rows, DOCS / "results.csv")

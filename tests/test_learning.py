@@ -71,8 +71,11 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(runs / "without_2", "CartPole-v1", 0, 460.0)
     write_run(runs / "with_dual_clipping", "CartPole-v1", 0, 410.0)
     write_run(runs / "with_nothing", "Hopper-v5", 0, 400.0)
+    write_run(runs / "critic_sees_velocities", "benchmarks.environments:HopperParts-v5", 0, 300.0)
     docs.mkdir()
-    markers = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("results", "games", "ablations", "features"))
+    markers = "".join(
+        f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("results", "games", "ablations", "features", "velocities")
+    )
     (docs / "README.md").write_text(f"# Title\n{markers}the end\n")
     monkeypatch.setattr(learning, "RUNS", runs)
     monkeypatch.setattr(learning_report, "DOCS", docs)
@@ -86,10 +89,12 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| 2 | 1,250.0 [1,250.0, 1,250.0] (1) |" in text
     assert "| turned on | CartPole-v1 | Hopper-v5 | probability that it helps |" in text
     assert "| nothing |  | 400.0 [400.0, 400.0] (1) |  |\n| dual clipping | 410.0 [410.0, 410.0] (1) |  |  |" in text
+    assert "| velocities | HopperParts-v5 |" in text
+    assert "| critic sees velocities | 300.0 [300.0, 300.0] (1) |" in text
     assert text.startswith("# Title\n")
     assert text.endswith("the end\n")
     assert "old" not in text
-    assert len((docs / "results.csv").read_text().splitlines()) == 8
+    assert len((docs / "results.csv").read_text().splitlines()) == 9
     for name in ("CartPole-v1", "ALE_Pong-v5"):
         assert (docs / f"{name}.png").stat().st_size < 200_000
 
