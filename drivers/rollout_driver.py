@@ -25,7 +25,7 @@ from .observers import Observed, Observers
 from .rollouts import compiled_loop
 from .rollouts.graph_loop import collect_in_graph
 from .rollouts.python_loop import collect_in_python, groups_of
-from .rollouts.rollout import StopRule, drop_abandoned
+from .rollouts.rollout import StopRule, drop_abandoned, is_nothing_but_dropped
 
 NO_LIMIT = np.iinfo(np.int32).max
 
@@ -169,10 +169,14 @@ class RolloutDriver(driver.Driver):
             policy_state = array_policy.initial_state(self.env.batch_size)
         env: Any = self._array_env
         groups = groups_of(env)
-        rollout, time_step, policy_state = collect_in_python(groups, array_policy, time_step, policy_state, stop)
+        # One whose every step was dropped teaches nothing. Environments raise once that is no longer tolerated.
+        while True:
+            rollout, time_step, policy_state = collect_in_python(groups, array_policy, time_step, policy_state, stop)
+            if rollout.action is None or not is_nothing_but_dropped(drop_abandoned(rollout)):
+                break
         if rollout.action is not None:
             action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
-            rollout = drop_abandoned(rollout._replace(action=action, policy_info=info))
+            rollout = rollout._replace(action=action, policy_info=info)
             observed = self._sinks.prepare(rollout)
             if self._checks:
                 check_rollout(observed.rows or observed.steps)

@@ -60,12 +60,14 @@ _MUJOCO = {
     **_NORMALIZED,
 }
 
-# Tianshou's MuJoCo runs (its examples/mujoco): rollouts of many environments, so that few steps follow one another.
+# Tianshou's MuJoCo runs (its examples/mujoco): rollouts of many environments, so that few steps follow one another. Its
+# learning rate, 3e-4, makes steps with a KL divergence of 0.1 and more where actions have many components.
+_MANY_ENVIRONMENTS = {**_MUJOCO, "num_environments": 64, "collect_steps_per_iteration": 32}
+
 # There actions are scaled to [-1, 1] and log deviations begin with -0.5; these environments' reach from -0.4 to 0.4.
 _HUMANOID = {
-    **_MUJOCO,
-    "num_environments": 64,
-    "collect_steps_per_iteration": 32,
+    **_MANY_ENVIRONMENTS,
+    "learning_rate": 1e-4,
     "value_pred_loss_coef": 0.25,
     "initial_log_std": -1.5,
 }
@@ -197,9 +199,18 @@ PRESETS: dict[str, Preset] = {
     "HalfCheetah": _mujoco(discount_factor=0.98, lambda_value=0.92, initial_log_std=-1.0),
     "Hopper": _mujoco(),
     "Walker2d": _mujoco(),
-    "Ant": _mujoco(initial_log_std=-2.0),
+    "Ant": Preset(
+        "Tianshou's MuJoCo runs , rl-zoo's discount and lambda for HalfCheetah, half the learning rate",
+        {
+            **_MANY_ENVIRONMENTS,
+            "learning_rate": 1.5e-4,
+            "discount_factor": 0.98,
+            "lambda_value": 0.92,
+            "initial_log_std": -1.0,
+        },
+    ),
     "Humanoid": Preset(
-        "Tianshou's MuJoCo runs (examples/mujoco), without recomputing advantages, deviation for its range of actions",
+        "Tianshou's MuJoCo runs (examples/mujoco), a smaller learning rate, a deviation for its range of actions",
         _HUMANOID,
     ),
     "HumanoidStandup": Preset("that of Humanoid", _HUMANOID),

@@ -108,6 +108,12 @@ def drop_abandoned(rollout: Rollout) -> Rollout:
     return rollout
 
 
+def is_nothing_but_dropped(rollout: Rollout) -> bool:
+    """Whether `drop_abandoned` left no step: all rows were dropped, or lead from an episode's end to the next one."""
+    before, after = rollout.time_steps.step_type[:, :-1], rollout.time_steps.step_type[:, 1:]
+    return bool(np.any((before == _FIRST) & (after == _FIRST)) and not np.any((before != _LAST) & (after != _FIRST)))
+
+
 def to_trajectory(rollout: Rollout, bootstrap_row: bool) -> trajectory.Trajectory:
     """Returns the rollout as rows.
 

@@ -17,7 +17,7 @@ from ppo_agent.drivers import (
     GymnasiumEnvironment,
     TFCartPole,
 )
-from ppo_agent.drivers.rollouts.rollout import Rollout, drop_abandoned, to_trajectory
+from ppo_agent.drivers.rollouts.rollout import Rollout, drop_abandoned, is_nothing_but_dropped, to_trajectory
 from ppo_agent.learner import batches
 from ppo_agent.maths import masking
 
@@ -135,6 +135,54 @@ def test_drivers_drop_them(policy, fault):
     assert set(returns) == {5.0}
     assert set(lengths) == {5}
     assert steps - 5 * len(returns) < 2 * 5
+
+
+class InvalidAtFirst(Counter):
+    """Gives NaN in each of its first steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def step(self, action):
+        observation, reward, *others = super().step(action)
+        self.steps += 1
+        return observation, np.nan if self.steps <= 10 else reward, *others
+
+
+def test_a_rollout_without_a_step_is_collected_again():
+    statistics, rows = EpisodeStatistics(), []
+    keywords = {"num_environments": 2, "seed": 0, "invalid_steps": "drop"}
+    with GymnasiumEnvironment(InvalidAtFirst, **keywords) as env:
+        policy = CountingPolicy(env.time_step_spec(), env.action_spec())
+        driver = DynamicStepDriver(env, policy, [statistics, rows.append], num_steps=8)
+        driver.run()
+        assert env._recovery.drops.tolist() == [10, 10]
+    # The first two rollouts of four rows for each environment are dropped, and half of the third.
+    assert statistics.num_environment_steps == 4
+    assert len(rows) == 4
+
+
+def test_a_rollout_of_boundary_rows_is_no_empty_one():
+    def is_empty(*step_types):
+        return is_nothing_but_dropped(drop_abandoned(rollout_of(step_types, np.random.default_rng(0))))
+
+    assert not is_empty([L, F], [L, F])  # A single vector step in which all episodes begin.
+    assert is_empty([L, F, F], [F, F, F])
+    assert not is_empty([F, F, F], [F, F, M])
+    assert not is_empty([F, F, F], [M, L, F])
+
+
+def test_environments_without_a_valid_step_end_a_run():
+    class Broken(Counter):
+        def step(self, action):
+            observation, _, *others = super().step(action)
+            return observation, np.nan, *others
+
+    with GymnasiumEnvironment(Broken, num_environments=2, seed=0, invalid_steps="drop") as env:
+        driver = DynamicStepDriver(env, CountingPolicy(env.time_step_spec(), env.action_spec()), num_steps=8)
+        with pytest.raises(EnvironmentFaultError, match="the 100th episode in a row that had to be dropped"):
+            driver.run()
 
 
 def test_an_error_in_a_rollout_passes_the_driver():
