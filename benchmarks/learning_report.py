@@ -21,7 +21,7 @@ import numpy as np
 import scipy.integrate
 from matplotlib.figure import Figure
 
-from benchmarks import feature_report, learning
+from benchmarks import feature_report, learning, published
 from benchmarks.estimates import interquartile_mean, interval
 
 DOCS = learning.ROOT / "docs" / "results"
@@ -29,43 +29,6 @@ _LABELS = {learning.PRESETS: "ppo_agent", learning.PEER: "stable-baselines3, rl-
 _SMOOTHED_EPISODES = 100
 # Of a short run: whether anything was learnt.
 _FEW_EPISODES = 20
-
-
-class Published(NamedTuple):
-    """Mean returns that others have published; for other versions of the environments, see the report.
-
-    Attributes:
-        zoo: of rl-zoo's PPO (stable-baselines3, one run), None if there is none.
-        zoo_std: standard deviation over the episodes of its evaluation.
-        tf_agents: of TF-Agents' own PPO (three runs, one million steps), None if there is none.
-        tianshou: of Tianshou's PPO, the best of a training of one million steps (ten runs), None if there is none.
-    """
-
-    zoo: float | None
-    zoo_std: float | None = None
-    tf_agents: float | None = None
-    tianshou: float | None = None
-
-
-PUBLISHED = {
-    "CartPole": Published(500.0, 0.0),
-    "Acrobot": Published(-73.5, 18.2),
-    "MountainCar": Published(-110.4, 19.5),
-    "MountainCarContinuous": Published(88.3, 2.6),
-    "Pendulum": Published(-172.2, 104.0),
-    "LunarLander": Published(242.0, 32.0),
-    "LunarLanderContinuous": Published(271.0, 32.0),
-    "BipedalWalker": Published(213.0, 129.0),
-    "HalfCheetah": Published(5819.0, 664.0, 4239.0, 5784.0),
-    "Hopper": Published(2410.0, 10.0, 2530.0, 2609.0),
-    "Walker2d": Published(3479.0, 822.0, 2971.0, 3589.0),
-    "Swimmer": Published(281.6, 9.7, 46.87, 67.0),
-    "Reacher": Published(None, None, -7.71, -4.1),
-    "InvertedPendulum": Published(None, None, 1000.0, 1000.0),
-    "InvertedDoublePendulum": Published(None, None, 9353.0, 9231.0),
-    "Ant": Published(1327.0, 452.0, None, 3258.0),
-    "Humanoid": Published(None, None, None, 787.0),
-}
 
 
 class Run(NamedTuple):
@@ -139,7 +102,7 @@ def results_table(presets: Rows, peer: Rows) -> list[str]:
     for environment, rows in sorted(presets.items()):
         means, best = numbers(rows, "eval_return_mean"), numbers(rows, "best_eval_return_mean")
         low, high = interval(means)
-        published = PUBLISHED.get(_name(environment), Published(None))
+        theirs = published.of(environment)
         others = numbers(peer.get(environment, ()), "eval_return_mean")
         cells = [
             environment,
@@ -149,10 +112,29 @@ def results_table(presets: Rows, peer: Rows) -> list[str]:
             f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}]",
             _plus_minus(best) if len(best) == len(rows) else "",
             f"{np.median(numbers(rows, 'wall_time_s')) / 60:.1f}",
-            "" if published.tianshou is None else f"{published.tianshou:,.1f}",
-            "" if published.zoo is None else f"{published.zoo:,.1f} ± {published.zoo_std:,.1f}",
-            "" if published.tf_agents is None else f"{published.tf_agents:,.1f}",
+            "" if theirs.tianshou is None else f"{theirs.tianshou:,.1f}",
+            "" if theirs.zoo is None else f"{theirs.zoo:,.1f} ± {theirs.zoo_std:,.1f}",
+            "" if theirs.tf_agents is None else f"{theirs.tf_agents:,.1f}",
             f"{_plus_minus(others)} ({len(others)})" if others else "",
+        ]
+        lines.append(_row(*cells))
+    return lines
+
+
+def long_table(presets: Rows) -> list[str]:
+    """Lines of the table of three million steps, a row for each environment."""
+    lines = _head("environment", "steps", "seeds", "mean ± std over seeds", "best of a training", "minutes a run",
+                  "Tianshou (10 runs, best of a training)")  # fmt: skip
+    for environment, rows in sorted(presets.items()):
+        theirs = published.of(environment).tianshou_long
+        cells = [
+            environment,
+            f"{max(numbers(rows, 'environment_steps')):,.0f}",
+            str(len(rows)),
+            _plus_minus(numbers(rows, "eval_return_mean")),
+            _plus_minus(numbers(rows, "best_eval_return_mean")),
+            f"{np.median(numbers(rows, 'wall_time_s')) / 60:.1f}",
+            "" if theirs is None else f"{theirs:,.1f}",
         ]
         lines.append(_row(*cells))
     return lines
@@ -220,10 +202,6 @@ def _plus_minus(means: Sequence[float]) -> str:
     return f"{np.mean(means):,.1f} ± {np.std(means):,.1f}"
 
 
-def _name(environment: str) -> str:
-    return environment.rsplit("-v", 1)[0]
-
-
 def draw(environment: str, groups: Mapping[str, Sequence[Run]], path: pathlib.Path) -> None:
     """Draws the mean over the seeds of each group with a band from the worst to the best."""
     figure = Figure(figsize=(6, 3.5), dpi=110, layout="tight")
@@ -234,9 +212,9 @@ def draw(environment: str, groups: Mapping[str, Sequence[Run]], path: pathlib.Pa
         seeds = f"{len(runs)} seed" + "s" * (len(runs) > 1)
         (line,) = axes.plot(steps, returns.mean(0), label=f"{label}, {seeds}")
         axes.fill_between(steps, returns.min(0), returns.max(0), color=line.get_color(), alpha=0.25, linewidth=0)
-    published = PUBLISHED.get(_name(environment), Published(None)).zoo
-    if published is not None:
-        axes.axhline(published, color="gray", linestyle=":", label="published by rl-zoo")
+    theirs = published.of(environment).zoo
+    if theirs is not None:
+        axes.axhline(theirs, color="gray", linestyle=":", label="published by rl-zoo")
     axes.legend()
     axes.set(title=environment, xlabel="environment steps", ylabel="mean return, training")
     figure.savefig(path)
@@ -314,7 +292,7 @@ def main() -> None:
     features = feature_report.means_of(rows)
     tables = {
         "results": results_table(no_games, of_peer),
-        "long": results_table(rows.get(learning.LONG, {}), {}),
+        "long": long_table(rows.get(learning.LONG, {})),
         "games": progress_table(games),
         "ablations": ablation_table(ablations),
         "velocities": velocities_table({name: rows[name] for name in learning.VELOCITIES if name in rows}),
