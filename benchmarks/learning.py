@@ -93,8 +93,8 @@ _FLAGS: dict[str, tuple[str, ...]] = {
     **VELOCITIES,
 }
 _EVALUATED_EPISODES = 20
-# Iterations between evaluations in MuJoCo's tasks, 51,200 steps: others publish the best one of a training.
-_EVALUATION_INTERVAL = 25
+# Iterations of 2,048 steps between evaluations in MuJoCo's tasks: others publish the best evaluation of a training.
+_EVALUATION_INTERVALS = {PRESETS: 25, LONG: 75}
 _PACKAGES = ("tensorflow", "gymnasium", "mujoco", "numpy")
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
 
@@ -133,8 +133,9 @@ def train(variant: str, environment: str, seed: int, flags: Sequence[str], episo
     root_dir = folder(variant, environment, seed)
     if _is_finished(root_dir):
         return f"{variant}, {environment} {seed}: done before"
-    evaluates = environment in SUITES["mujoco"] and variant in (PRESETS, LONG)
-    flags = [*([f"--eval_interval={_EVALUATION_INTERVAL}"] if evaluates else []), *_FLAGS.get(variant, ()), *flags]
+    flags = [*_FLAGS.get(variant, ()), *flags]
+    if environment in SUITES["mujoco"] and variant in _EVALUATION_INTERVALS:
+        flags.append(f"--eval_interval={_EVALUATION_INTERVALS[variant]}")
     command = [*program(variant), f"--env_name={environment}", f"--seed={seed}", *flags]
     if (root_dir / "checkpoints").exists():
         command.append("--resume")
