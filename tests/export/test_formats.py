@@ -1,5 +1,6 @@
 """Every format computes what the SavedModel does, for every kind of policy and any batch size."""
 
+import functools
 import json
 import re
 import subprocess
@@ -40,9 +41,15 @@ def available() -> list[str]:
     return [name for name in OTHERS if all(map(util.find_spec, FORMATS[name].packages))]
 
 
+@functools.lru_cache(maxsize=1)
+def reference_of(source: Path) -> SavedModelRunner:
+    """Loading one takes as long as a format's whole export."""
+    return SavedModelRunner(source)
+
+
 def compare(source: Path, output: Path, name: str, observations: list[Any]) -> dict[str, Any]:
     """Acts for some steps with both, each with its own state; returns the last outputs."""
-    reference, run = SavedModelRunner(source), FORMATS[name].load(output)
+    reference, run = reference_of(source), FORMATS[name].load(output)
     batch_size = len(tf.nest.flatten(observations[0])[0])
     states = reference.initial_state(batch_size), reference.initial_state(batch_size)
     for observation in observations:
