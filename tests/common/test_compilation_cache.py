@@ -1,14 +1,16 @@
 """Compiled programs are loaded by the next process, and only where they are sound."""
 
+import atexit
+import functools
 import json
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from forked_programs import ForkedPrograms
 
 from ppo_agent.common import compilation_cache
 
@@ -39,14 +41,27 @@ print(json.dumps([y.numpy().tobytes().hex(), os.environ.get("TF_XLA_FLAGS")]))
 """
 
 
+@functools.cache
+def programs(_index: int = 0) -> ForkedPrograms:
+    """Those of this module; each index has a process of its own, which runs one after the other."""
+    found = ForkedPrograms()
+    atexit.register(found.close)
+    return found
+
+
 def run(
-    folder: Path | str, before: str = "", after: str = "", noise: str = 're.compile(b"(?!)")', **variables: str
+    folder: Path | str,
+    before: str = "",
+    after: str = "",
+    noise: str = 're.compile(b"(?!)")',
+    index: int = 0,
+    **variables: str,
 ) -> tuple[str, str | None, str]:
     """Runs the program in a process of its own; returns its result, TF_XLA_FLAGS after it, and standard error."""
     environment = {name: text for name, text in os.environ.items() if name not in ("TF_XLA_FLAGS", "XLA_FLAGS")}
     environment |= {compilation_cache.VARIABLE: str(folder), "TF_CPP_MIN_LOG_LEVEL": "2", **variables}
     code = PROGRAM.format(before=before, after=after, noise=noise)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    done = programs(index).run(code, environment)
     assert done.returncode == 0, done.stderr
     result, flags = json.loads(done.stdout)
     return result, flags, done.stderr
@@ -139,7 +154,7 @@ def test_programs_of_other_versions_are_not_loaded(filled: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_at_once(tmp_path: Path, expected: str) -> None:
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(run, [tmp_path / "xla"] * 2))
+        results = list(pool.map(lambda index: run(tmp_path / "xla", index=index), range(2)))
     assert [result for result, _, _ in results] == [expected] * 2
     result, _, standard_error = run(tmp_path / "xla")
     assert result == expected
