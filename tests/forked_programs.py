@@ -6,6 +6,8 @@ at its first operation, flags of XLA among it, is the program's own.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import subprocess
 import sys
@@ -47,26 +49,36 @@ class Done(NamedTuple):
     stderr: str
 
 
-class ForkedPrograms:
-    """Runs programs one after the other; to be closed."""
+class _Server:
+    """The process that forks."""
 
     def __init__(self) -> None:
-        self._server = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        atexit.register(self._process.communicate)
 
     def run(self, code: str, environment: dict[str, str]) -> Done:
-        """Runs Python code with an environment and waits for its end."""
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
             job = {"code": code, "environment": environment, "out": str(out), "err": str(err)}
-            assert self._server.stdin is not None
-            assert self._server.stdout is not None
-            self._server.stdin.write(json.dumps(job) + "\n")
-            self._server.stdin.flush()
-            status = self._server.stdout.readline()
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            status = self._process.stdout.readline()
             return Done(int(status), out.read_text(), err.read_text())
 
-    def close(self) -> None:
-        """Ends the process that forks."""
-        self._server.communicate()
+
+_server = functools.cache(lambda index: _Server())
+
+
+def run(code: str, environment: dict[str, str], index: int = 0) -> Done:
+    """Runs Python code with an environment and waits for its end.
+
+    Args:
+        code: of the program.
+        environment: all variables that it has.
+        index: of the process that forks: programs with the same one run one after the other.
+    """
+    return _server(index).run(code, environment)

@@ -1,16 +1,14 @@
 """Compiled programs are loaded by the next process, and only where they are sound."""
 
-import atexit
-import functools
 import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import forked_programs
 import pytest
 import tensorflow as tf
-from forked_programs import ForkedPrograms
 
 from ppo_agent.common import compilation_cache
 
@@ -41,14 +39,6 @@ print(json.dumps([y.numpy().tobytes().hex(), os.environ.get("TF_XLA_FLAGS")]))
 """
 
 
-@functools.cache
-def programs(_index: int = 0) -> ForkedPrograms:
-    """Those of this module; each index has a process of its own, which runs one after the other."""
-    found = ForkedPrograms()
-    atexit.register(found.close)
-    return found
-
-
 def run(
     folder: Path | str,
     before: str = "",
@@ -61,7 +51,7 @@ def run(
     environment = {name: text for name, text in os.environ.items() if name not in ("TF_XLA_FLAGS", "XLA_FLAGS")}
     environment |= {compilation_cache.VARIABLE: str(folder), "TF_CPP_MIN_LOG_LEVEL": "2", **variables}
     code = PROGRAM.format(before=before, after=after, noise=noise)
-    done = programs(index).run(code, environment)
+    done = forked_programs.run(code, environment, index)
     assert done.returncode == 0, done.stderr
     result, flags = json.loads(done.stdout)
     return result, flags, done.stderr

@@ -1,9 +1,10 @@
 """Whether XLA may compile another program in this process."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
+import forked_programs
 import pytest
 
 from ppo_agent.common import program_space
@@ -61,7 +62,7 @@ def test_reads_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_trains_without_xla_where_there_is_no_room(jit_compile: bool | None) -> None:
     """TensorFlow ended the process with a segmentation fault."""
     program = PROGRAM.replace("{jit_compile}", str(jit_compile))
-    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    ended = forked_programs.run(program, dict(os.environ))
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "loss True" in ended.stdout
     assert ended.stderr.count(program_space.FULL) == 2  # Of the rollout and of the update.
