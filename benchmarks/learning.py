@@ -135,7 +135,7 @@ def train(variant: str, environment: str, seed: int, flags: Sequence[str], episo
         return f"{variant}, {environment} {seed}: done before"
     flags = [*_FLAGS.get(variant, ()), *flags]
     if environment in SUITES["mujoco"] and variant in _EVALUATION_INTERVALS:
-        flags.append(f"--eval_interval={_EVALUATION_INTERVALS[variant]}")
+        flags.insert(0, f"--eval_interval={_EVALUATION_INTERVALS[variant]}")
     command = [*program(variant), f"--env_name={environment}", f"--seed={seed}", *flags]
     if (root_dir / "checkpoints").exists():
         command.append("--resume")
