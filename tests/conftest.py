@@ -53,6 +53,14 @@ def _keep_collections_short() -> Iterator[None]:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _do_not_wait_for_disks() -> Iterator[None]:
+    """Lets `os.fsync` do nothing: no test cuts the power, and a small training waits for 50 of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A NumPy generator with a seed of the test's own."""
