@@ -172,15 +172,15 @@ class RolloutDriver(driver.Driver):
         # One whose every step was dropped teaches nothing. Environments raise once that is no longer tolerated.
         while True:
             rollout, time_step, policy_state = collect_in_python(groups, array_policy, time_step, policy_state, stop)
-            if rollout.action is None or not is_nothing_but_dropped(drop_abandoned(rollout)):
+            if rollout.action is None:
+                return host_calls.to_tensors((time_step, policy_state))
+            if not is_nothing_but_dropped(drop_abandoned(rollout)):
                 break
-        if rollout.action is not None:
-            action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
-            rollout = rollout._replace(action=action, policy_info=info)
-            observed = self._sinks.prepare(rollout)
-            if self._checks:
-                check_rollout(observed.rows or observed.steps)
-            self._sinks.observe(observed)
+        action, info = tf.nest.map_structure(_as_dtype, (rollout.action, rollout.policy_info), self._step_dtypes)
+        observed = self._sinks.prepare(rollout._replace(action=action, policy_info=info))
+        if self._checks:
+            check_rollout(observed.rows or observed.steps)
+        self._sinks.observe(observed)
         return host_calls.to_tensors((time_step, policy_state))
 
     def _collect_first(self, *arguments: Any) -> tuple[Observed, ts.TimeStep, Nest]:

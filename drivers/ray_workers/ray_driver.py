@@ -21,7 +21,7 @@ from ..environments.gymnasium_environment import GymnasiumEnvironment
 from ..faults.soundness import leaves_of
 from ..observers import Observers
 from ..rollout_driver import check_fit
-from ..rollouts.rollout import Rollout, drop_abandoned
+from ..rollouts.rollout import Rollout, drop_abandoned, is_nothing_but_dropped
 from . import cluster, policies
 from .crew import Crew
 from .worker import Plan, Rows
@@ -167,10 +167,13 @@ class RayDriver(driver.Driver):
         num_rows = self._num_rows if maximum_iterations is None else min(self._num_rows, int(maximum_iterations))
         if num_rows < 1:
             raise ValueError(f"maximum_iterations is {maximum_iterations}, expected None or a positive int.")
-        iteration, self._iteration = self._iteration, self._iteration + 1
-        parts = self._started().rollouts(iteration, self._shipped.values(), num_rows)
-        self.worker_seconds = [part.seconds for part in parts]
-        rollout = drop_abandoned(self._joined(parts))
+        while True:
+            iteration, self._iteration = self._iteration, self._iteration + 1
+            parts = self._started().rollouts(iteration, self._shipped.values(), num_rows)
+            self.worker_seconds = [part.seconds for part in parts]
+            rollout = drop_abandoned(self._joined(parts))
+            if not is_nothing_but_dropped(rollout):
+                break
         self._sinks.observe(self._sinks.prepare(rollout))
         last = tf.nest.map_structure(lambda x: x[:, -1], (rollout.time_steps, rollout.policy_state))
         time_step, policy_state = host_calls.to_tensors(last)

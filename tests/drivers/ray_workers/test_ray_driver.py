@@ -139,6 +139,25 @@ def test_policies_that_numpy_cannot_carry_out_are_graphs_in_the_workers():
     assert all(process["has_tensorflow"] for process in processes)
 
 
+class InvalidAtFirst(gym.Wrapper):
+    """CartPole whose first 15 rewards are NaN."""
+
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+        self.steps = 0
+
+    def step(self, action):
+        observation, reward, *others = super().step(action)
+        self.steps += 1
+        return observation, np.nan if self.steps <= 15 else reward, *others
+
+
+def test_a_rollout_without_a_step_is_collected_again():
+    # Ten rows of each environment: the first rollout is dropped, and half of the second one.
+    _, statistics, _, _ = collect(make_agent(), InvalidAtFirst, runs=1, num_steps=40, invalid_steps="drop")
+    assert statistics.num_environment_steps == 4 * 5
+
+
 def test_other_observers_get_rows_and_metrics_count():
     agent = make_agent()
     seen, metric = [], tf_metrics.EnvironmentSteps()
