@@ -200,7 +200,7 @@ PRESETS: dict[str, Preset] = {
     "Hopper": _mujoco(),
     "Walker2d": _mujoco(),
     "Ant": Preset(
-        "Tianshou's MuJoCo runs , rl-zoo's discount and lambda for HalfCheetah, half the learning rate",
+        "Tianshou's MuJoCo runs, rl-zoo's discount and lambda for HalfCheetah, half the learning rate",
         {
             **_MANY_ENVIRONMENTS,
             "learning_rate": 1.5e-4,
