@@ -36,6 +36,19 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def interquartile_estimate(values: Sequence[float]) -> Estimate:
+    """The interquartile mean with its interval."""
+    return Estimate(float(interquartile_mean(values)), *interval(values))
+
+
+def described(values: Sequence[float]) -> str:
+    """The interquartile mean, its interval and the number of runs, for a table; empty if there are none."""
+    if not values:
+        return ""
+    value, low, high = interquartile_estimate(values)
+    return f"{value:,.1f} [{low:,.1f}, {high:,.1f}] ({len(values)})"
+
+
 def probability_of_improvement(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Estimate:
     """How probable it is that a run with a change is better than one without, in the mean over tasks.
 

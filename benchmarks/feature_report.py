@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import learning
-from benchmarks.estimates import Estimate, interquartile_mean, interval, probability_of_improvement
+from benchmarks.estimates import Estimate, described, interquartile_estimate, probability_of_improvement
 
 Means = Mapping[str, Mapping[str, Sequence[float]]]  # Evaluations of the runs, by feature and environment.
 _NOTHING = "nothing"
@@ -37,7 +37,7 @@ def table(means: Means) -> list[list[str]]:
     rows = [["turned on", *columns, _ALL]]
     for name, found in means.items():
         estimate = _improvement(means, name)
-        cells = [_cell(_estimate(found[column]), len(found[column])) if column in found else "" for column in columns]
+        cells = [described(found.get(column, ())) for column in columns]
         last = "" if estimate is None else f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
         rows.append([_words(name), *cells, last])
     return rows
@@ -49,7 +49,7 @@ def draw(means: Means, path: pathlib.Path) -> None:
     figure = Figure(figsize=(11, 6.5), dpi=110, layout="constrained")
     panels = figure.subplots(2, (len(columns) + 2) // 2, sharey=True, squeeze=False).flat
     for axes, column in zip(panels, columns, strict=False):
-        found = {name: _estimate(runs[column]) for name, runs in means.items() if column in runs}
+        found = {name: interquartile_estimate(runs[column]) for name, runs in means.items() if column in runs}
         _draw_panel(axes, column, names, found, found[_NOTHING].value if _NOTHING in found else None)
         axes.set_xlabel("mean return, 20 greedy episodes")
     compared = {name: estimate for name in means if (estimate := _improvement(means, name)) is not None}
@@ -88,14 +88,6 @@ def _improvement(means: Means, name: str) -> Estimate | None:
     if name == _NOTHING or not pairs or min(len(runs) for runs, _ in pairs) < 2:
         return None
     return probability_of_improvement(pairs)
-
-
-def _estimate(runs: Sequence[float]) -> Estimate:
-    return Estimate(float(interquartile_mean(runs)), *interval(runs))
-
-
-def _cell(estimate: Estimate, runs: int) -> str:
-    return f"{estimate.value:,.1f} [{estimate.low:,.1f}, {estimate.high:,.1f}] ({runs})"
 
 
 def _words(name: str) -> str:

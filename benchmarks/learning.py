@@ -52,7 +52,6 @@ SUITES = {
         "HumanoidStandup-v5",
     ),
     "atari": ("ALE/Pong-v5",),
-    "velocities": ("benchmarks.environments:HalfCheetahParts-v5", "benchmarks.environments:HopperParts-v5"),
 }
 PRESETS, LONG, PEER = "presets", "presets_3m", "stable_baselines3"
 # Of `benchmarks.ablation`, which is not imported here because it imports TensorFlow.
@@ -69,9 +68,8 @@ FEATURES = {
     "normalize_value_targets": ("--normalize_value_targets",),
     "target_kl": ("--target_kl=0.02",),
     "glorot_init": ("--orthogonal_init=false",),
-    "large_first_actions": ("--policy_output_gain=1",),
 }
-# Who is shown the velocities in the suite of that name; `ppo-train` needs --preset there.
+# Who is shown the velocities of `benchmarks.environments:HopperParts-v5` and the like, which need --preset.
 _BLIND_ACTOR = "--actor_observation_keys=position"
 VELOCITIES = {
     "both_see_velocities": (),

@@ -22,7 +22,7 @@ import scipy.integrate
 from matplotlib.figure import Figure
 
 from benchmarks import feature_report, learning, published
-from benchmarks.estimates import interquartile_mean, interval
+from benchmarks.estimates import described, interquartile_mean, interval
 
 DOCS = learning.ROOT / "docs" / "results"
 _LABELS = {learning.PRESETS: "ppo_agent", learning.PEER: "stable-baselines3, rl-zoo's settings"}
@@ -105,16 +105,13 @@ def results_table(presets: Rows, peer: Rows) -> list[str]:
         theirs = published.of(environment)
         others = numbers(peer.get(environment, ()), "eval_return_mean")
         cells = [
-            environment,
-            f"{max(numbers(rows, 'environment_steps')):,.0f}",
-            str(len(rows)),
-            _plus_minus(means),
+            *_trained(environment, rows),
             f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}]",
             _plus_minus(best) if len(best) == len(rows) else "",
-            f"{np.median(numbers(rows, 'wall_time_s')) / 60:.1f}",
-            "" if theirs.tianshou is None else f"{theirs.tianshou:,.1f}",
+            _minutes(rows),
+            _known(theirs.tianshou),
             "" if theirs.zoo is None else f"{theirs.zoo:,.1f} ± {theirs.zoo_std:,.1f}",
-            "" if theirs.tf_agents is None else f"{theirs.tf_agents:,.1f}",
+            _known(theirs.tf_agents),
             f"{_plus_minus(others)} ({len(others)})" if others else "",
         ]
         lines.append(_row(*cells))
@@ -127,50 +124,56 @@ def long_table(presets: Rows) -> list[str]:
                   "Tianshou (10 runs, best of a training)")  # fmt: skip
     for environment, rows in sorted(presets.items()):
         theirs = published.of(environment).tianshou_long
-        cells = [
-            environment,
-            f"{max(numbers(rows, 'environment_steps')):,.0f}",
-            str(len(rows)),
-            _plus_minus(numbers(rows, "eval_return_mean")),
-            _plus_minus(numbers(rows, "best_eval_return_mean")),
-            f"{np.median(numbers(rows, 'wall_time_s')) / 60:.1f}",
-            "" if theirs is None else f"{theirs:,.1f}",
-        ]
-        lines.append(_row(*cells))
+        best = _plus_minus(numbers(rows, "best_eval_return_mean"))
+        lines.append(_row(*_trained(environment, rows), best, _minutes(rows), _known(theirs)))
     return lines
+
+
+def _trained(environment: str, rows: Sequence[Row]) -> list[str]:
+    """The first cells of a row: environment, steps, seeds, mean and deviation."""
+    steps = max(numbers(rows, "environment_steps"))
+    return [environment, f"{steps:,.0f}", str(len(rows)), _plus_minus(numbers(rows, "eval_return_mean"))]
+
+
+def _minutes(rows: Sequence[Row]) -> str:
+    return f"{np.median(numbers(rows, 'wall_time_s')) / 60:.1f}"
+
+
+def _known(number: float | None) -> str:
+    return "" if number is None else f"{number:,.1f}"
 
 
 def ablation_table(variants: Mapping[str, Runs]) -> list[str]:
     """Lines of the table of corrections, a row for each of them and a column for each environment."""
-    environments = sorted({environment for runs in variants.values() for environment in runs})
-    lines = _head("taken back", *environments)
-    for name, runs in variants.items():
-        cells = [_mean_over_run(runs[environment]) if environment in runs else "" for environment in environments]
-        lines.append(_row(name.removeprefix(learning.WITHOUT).replace("_", " "), *cells))
-    return lines
+    cells = {
+        name.removeprefix(learning.WITHOUT): {environment: _mean_over_run(group) for environment, group in runs.items()}
+        for name, runs in variants.items()
+    }
+    return _by_environment("taken back", cells)
 
 
 def velocities_table(variants: Mapping[str, Rows]) -> list[str]:
     """Lines of the table of who sees the velocities, a row for each possibility and a column for each environment."""
-    environments = sorted({environment for rows in variants.values() for environment in rows})
-    lines = _head("velocities", *(name.rpartition(":")[2] for name in environments))
-    for name, rows in variants.items():
-        means = [numbers(rows.get(environment, ()), "eval_return_mean") for environment in environments]
-        lines.append(_row(name.replace("_", " "), *map(_interquartile, means)))
-    return lines
+    cells = {
+        name: {
+            environment.rpartition(":")[2]: described(numbers(group, "eval_return_mean"))
+            for environment, group in rows.items()
+        }
+        for name, rows in variants.items()
+    }
+    return _by_environment("velocities", cells)
 
 
-def _interquartile(means: Sequence[float]) -> str:
-    if not means:
-        return ""
-    low, high = interval(means)
-    return f"{interquartile_mean(means):,.1f} [{low:,.1f}, {high:,.1f}] ({len(means)})"
+def _by_environment(title: str, cells: Mapping[str, Mapping[str, str]]) -> list[str]:
+    environments = sorted({environment for row in cells.values() for environment in row})
+    rows = ([name.replace("_", " "), *(row.get(key, "") for key in environments)] for name, row in cells.items())
+    return _lines([[title, *environments], *rows])
 
 
 def _mean_over_run(runs: Sequence[Run]) -> str:
     """Of the training returns from start to end, which tells how fast a run learns as well as how far."""
     means = [float(scipy.integrate.trapezoid(run.returns, run.steps) / np.ptp(run.steps)) for run in runs]
-    return _interquartile(means)
+    return described(means)
 
 
 def progress_table(runs: Runs) -> list[str]:

@@ -1,5 +1,6 @@
 """Kills of Ray's workers, and of the process that started them."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -54,11 +55,9 @@ def processes_with(variable: str) -> list[int]:
     """Ids of the processes in whose environment `variable`, a text NAME=VALUE, stands; zombies have none."""
     found = []
     for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
-        try:
+        with contextlib.suppress(OSError):  # It has ended meanwhile.
             if variable.encode() in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))
-        except (ProcessLookupError, PermissionError):
-            pass
     return found
 
 
