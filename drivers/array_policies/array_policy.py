@@ -26,6 +26,7 @@ from .noise import checked_state
 from .numpy_program import NumpyProgram, numpy_program
 from .probes import probes
 from .seeded_actions import seeded_action
+from .traces import made_once, trace
 
 _logger = logging.getLogger(__name__)
 
@@ -111,25 +112,30 @@ class ArrayPolicy:
             step = seeded_action(self._policy, time_step, state, seed)
             return host_calls.plain((step.action, step.info, step.state))
 
-        program = self._program(act_in_graph, time_step, state) if self._in_numpy else None
+        example = (time_step, state, np.zeros(2, np.int32))
+        traced = trace(act_in_graph, example)
+        program = self._program(traced, time_step, state) if self._in_numpy else None
         if program is None:
-            call = GraphCall(act_in_graph, (time_step, state, self._next_seed()))
-            self._count = 0
+            call = made_once(self._policy, traced, "call", lambda: GraphCall(act_in_graph, example))
             self._acts[batch_size] = lambda time_step, state: call(time_step, state, self._next_seed())
         else:
             self._programs[batch_size], self._acts[batch_size] = program, program.act
             self._continue(batch_size, program)
         return self._acts[batch_size]
 
-    def _program(self, act_in_graph: Any, time_step: ts.TimeStep, state: Nest) -> NumpyProgram | None:
+    def _program(self, traced: Any, time_step: ts.TimeStep, state: Nest) -> NumpyProgram | None:
         specs = host_calls.plain((self._policy.time_step_spec, self._policy.policy_state_spec))
         seed = np.random.SeedSequence([self._seed, len(time_step.step_type)])
-        program, reason = numpy_program(act_in_graph, probes(specs, (time_step, state)), seed)
+        examples = probes(specs, (time_step, state))
+        program, reason = made_once(
+            self._policy, traced, "NumPy", lambda: numpy_program(traced, examples, np.random.SeedSequence(0))
+        )
         if program is None:
             self._in_numpy = False  # For batches of another size neither.
             name = type(self._policy).__name__
             _logger.info("%s is called as a graph of TensorFlow at each step, not in NumPy: %s.", name, reason)
-        return program
+            return None
+        return program.again(seed)
 
     def _next_seed(self) -> np.ndarray:
         seed = np.array([self._count, self._seed], np.int32)

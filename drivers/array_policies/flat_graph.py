@@ -40,7 +40,7 @@ def flatten(function: Any) -> FlatGraph:
     Raises:
         UnsupportedError: It has an effect beyond its results, or reads a resource that is no variable.
     """
-    graph_def, captured = _read_variables(_inline(function), _sources(function))
+    graph_def, captured = _read_variables(inline(function), _sources(function))
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")
@@ -71,7 +71,7 @@ def subgraph(graph_def: Any, names: Iterable[str]) -> Any:
     return part
 
 
-def _inline(function: Any) -> Any:
+def inline(function: Any) -> Any:
     """Returns the graph with the bodies of called functions in place of the calls; conditionals stay as they are."""
     meta_graph = tf.compat.v1.MetaGraphDef(graph_def=function.graph.as_graph_def())
     definitions = meta_graph.graph_def.library.function

@@ -6,6 +6,7 @@ For a small policy, the twenty operations of its graph take NumPy some 8 us, whi
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,11 +60,15 @@ class NumpyProgram:
         leaves = [leaf for name, nest in zip(names, arguments, strict=True) for leaf in _leaf_sources(name, nest)]
         pack = functools.partial(_nest_source, function.structured_outputs, source.namespace)
         text = source.write(", ".join(names), leaves, lambda results: pack(iter(results)))
-        self.portable = source.portable(text)
-        self._code = NumpyCode(self.portable, seed)
-        self._act = self._code.act
-        self.act = self._act if not flat.conditions else self._act_or_raise
-        self.refresh()
+        self.portable, self._has_conditions = source.portable(text), bool(flat.conditions)
+        self._begin(seed)
+
+    def again(self, seed: np.random.SeedSequence) -> NumpyProgram:
+        """Returns another one for the same function, with random numbers of its own."""
+        other = copy.copy(self)
+        other._variables = self._variables.again()
+        other._begin(seed)
+        return other
 
     def fixed_values(self) -> list[Array]:
         """Reads the variables, and returns what depends on them alone, for `NumpyCode.put`."""
@@ -85,6 +90,12 @@ class NumpyProgram:
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues the random numbers from where `get_state` found them."""
         self._code.set_state(state)
+
+    def _begin(self, seed: np.random.SeedSequence) -> None:
+        self._code = NumpyCode(self.portable, seed)
+        self._act = self._code.act
+        self.act = self._act_or_raise if self._has_conditions else self._act
+        self.refresh()
 
     def _act_or_raise(self, *arguments: Nest) -> Nest:
         """As `act`; where the function's assertions do not hold, TensorFlow says so."""
@@ -143,22 +154,19 @@ def _nest_source(structure: Nest, namespace: dict[str, Any], leaves: Any) -> str
 
 
 def numpy_program(
-    function: Callable[..., Nest], examples: Sequence[tuple[Nest, ...]], seed: np.random.SeedSequence
+    traced: Any, examples: Sequence[tuple[Nest, ...]], seed: np.random.SeedSequence
 ) -> tuple[NumpyProgram | None, str]:
     """Returns what computes a function of tensors in NumPy.
 
     Args:
-        function: Of the arguments and of a seed, int32 [2], for stateless random numbers; returns a nest of tensors.
-        examples: Arguments, nests of arrays, all of one structure and of equal shapes. Both results are compared for
-            each.
+        traced: The concrete function of the arguments and of a seed, int32 [2], for stateless random numbers.
+        examples: Arguments, nests of arrays of the shapes that it was traced for. Both results are compared for each.
         seed: Of the program's random numbers.
 
     Returns:
         The program and "", or None and the reason: the function's graph holds something that is not known here, or
         NumPy finds another result, or none.
     """
-    signature = host_calls.specs_of((*examples[0], np.zeros(2, np.int32)))
-    traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
     try:
         program = NumpyProgram(traced, examples[0], seed)
         before = program.get_state()

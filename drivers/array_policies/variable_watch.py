@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,12 @@ class VariableWatch:
         self._read = as_one_operation(read.get_concrete_function()) if unique else lambda _: []
         self._held: list[tf.Tensor] = []
         self._addresses: list[int] = []
+
+    def again(self) -> VariableWatch:
+        """Returns another one for the same variables, which has not been asked yet."""
+        other = copy.copy(self)
+        other._held, other._addresses = [], []
+        return other
 
     def have_changed(self) -> bool:
         """Returns whether one was written to since the last call; true for the first call."""

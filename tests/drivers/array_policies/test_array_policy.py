@@ -322,12 +322,13 @@ def test_tensorflows_seed_decides_the_samples() -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("steps_before", [0, 1, 1500])
-def test_state_continues_exactly_where_it_was_read(steps_before: int) -> None:
+@pytest.mark.parametrize("resumed_after", [0, 2])
+@pytest.mark.parametrize(("in_numpy", "steps_before"), [(True, 0), (True, 1), (True, 1500), (False, 0), (False, 7)])
+def test_state_continues_exactly_where_it_was_read(in_numpy: bool, steps_before: int, resumed_after: int) -> None:
     tf_policy = _make_policy(VECTOR, ACTIONS, ActorNetwork(VECTOR, ACTIONS))
-    policy, resumed = ArrayPolicy(tf_policy), ArrayPolicy(tf_policy)
+    policy, resumed = ArrayPolicy(tf_policy, in_numpy), ArrayPolicy(tf_policy, in_numpy)
     _rollout(policy, steps_before)
-    _rollout(resumed, 2, batch_size=4)
+    _rollout(resumed, resumed_after, batch_size=4)
     state = json.loads(json.dumps(policy.get_state()))
     expected = _rollout(policy, 30)
     resumed.set_state(state)

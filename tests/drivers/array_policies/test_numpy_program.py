@@ -18,6 +18,7 @@ from ppo_agent.drivers.array_policies import numpy_operations as operations
 from ppo_agent.drivers.array_policies import probes
 from ppo_agent.drivers.array_policies.array_policy import ArrayPolicy
 from ppo_agent.drivers.array_policies.numpy_program import numpy_program
+from ppo_agent.drivers.array_policies.traces import trace
 
 raw = tf.raw_ops
 SEED = (3, 4)
@@ -110,8 +111,14 @@ POSITIVE = {"Log", "Log1p", "Sqrt", "Rsqrt", "Pow"}
 RANDOM = {"StatelessRandomNormalV2", "StatelessRandomUniformV2", "StatelessMultinomial"}
 
 
+def traced(function, *example):
+    """The trace of a function of the example's arrays and a seed."""
+    return trace(function, (*example, np.zeros(2, np.int32)))
+
+
 def try_program(function, *example, seed=SEED):
-    return numpy_program(lambda *arguments: function(*arguments[:-1]), [example], np.random.SeedSequence(seed))
+    without_seed = traced(lambda *arguments: function(*arguments[:-1]), *example)
+    return numpy_program(without_seed, [example], np.random.SeedSequence(seed))
 
 
 def program_of(function, *example):
@@ -122,8 +129,9 @@ def program_of(function, *example):
 
 def drawing(function, seed=SEED):
     """The program of a function of the seed."""
+    example = (np.zeros(1, np.float32),)
     program, reason = numpy_program(
-        lambda _, seed: function(seed), [(np.zeros(1, np.float32),)], np.random.SeedSequence(seed)
+        traced(lambda _, seed: function(seed), *example), [example], np.random.SeedSequence(seed)
     )
     assert program is not None, reason
     return program
@@ -380,7 +388,8 @@ def test_fixed_random_features_are_computed(rng):
     ids=["by the observation", "by both", "the seed itself", "of the observation", "another distribution"],
 )
 def test_other_random_numbers_are_left_to_tensorflow(function):
-    program, reason = numpy_program(function, [(np.ones((3, 5), np.float32),)], np.random.SeedSequence(1))
+    example = (np.ones((3, 5), np.float32),)
+    program, reason = numpy_program(traced(function, *example), [example], np.random.SeedSequence(1))
     assert program is None
     assert reason
 
@@ -447,9 +456,10 @@ def test_another_result_than_tensorflows_is_refused(rng, monkeypatch, wrong):
     x = rng.uniform(-1, 1, (3, 5)).astype(np.float32)
     examples = [(x,) for x in probes.probes(tf.TensorSpec([5]), x)]
     seed = np.random.SeedSequence(1)
-    assert numpy_program(lambda x, _: tf.tanh(x), examples, seed)[0] is not None
+    tanh = traced(lambda x, _: tf.tanh(x), x)
+    assert numpy_program(tanh, examples, seed)[0] is not None
     monkeypatch.setitem(operations.OPERATIONS, "Tanh", operations._elementwise(wrong, takes_out=False))
-    assert numpy_program(lambda x, _: tf.tanh(x), examples, seed) == (None, "NumPy finds another result")
+    assert numpy_program(tanh, examples, seed) == (None, "NumPy finds another result")
 
 
 # Policies.
