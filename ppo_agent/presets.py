@@ -214,7 +214,8 @@ PRESETS: dict[str, Preset] = {
         _HUMANOID,
     ),
     "HumanoidStandup": Preset("that of Humanoid", _HUMANOID),
-    "Reacher": _mujoco(initial_log_std=-1.0),
+    # What the arm does pays within a few steps.
+    "Reacher": _mujoco(learning_rate=1e-3, discount_factor=0.95, initial_log_std=-1.0),
     "InvertedPendulum": _mujoco(),
     # Divided by the returns' deviation, rewards teach it policies that now and then fall.
     "InvertedDoublePendulum": _mujoco(normalize_rewards_by="reward"),
