@@ -245,7 +245,7 @@ class Trainer(TrainerState):
             run_environments.check_fit(found, self.agent)
             policy = self.agent.policy
             if deterministic is not None and deterministic != self.settings.greedy_eval:
-                policy = evaluation.other_policy(self.agent, deterministic)
+                policy = self._get_actor().policies[deterministic]
             result = evaluation.evaluate(found, evaluation.act_with(policy, found.batch_size), num_episodes)
         self.loop.leave_out(time.perf_counter() - start)
         return result

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import helpers
@@ -19,6 +20,7 @@ import ppo_agent
 from ppo_agent import Trainer
 from ppo_agent.callbacks import CallbackError, StopAfterEpisodes
 from ppo_agent.drivers import GymnasiumEnvironment, TFCartPole
+from ppo_agent.drivers.array_policies import array_policy, numpy_program
 
 TINY = {
     "num_environments": 2, "collect_steps_per_iteration": 20, "minibatch_size": 20, "num_epochs": 1,
@@ -362,6 +364,21 @@ def test_an_argument_of_another_kind_is_told(keywords: dict, message: str) -> No
 def test_whether_evaluations_take_the_most_likely_action_is_a_bool() -> None:
     with make() as trainer, pytest.raises(ValueError, match="deterministic is 'no', expected None, True or False"):
         trainer.evaluate(1, deterministic="no")
+
+
+def test_evaluations_of_either_kind_prepare_the_policy_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = []
+
+    def counted(*arguments: Any) -> Any:
+        prepared.append(arguments)
+        return numpy_program.numpy_program(*arguments)
+
+    monkeypatch.setattr(array_policy, "numpy_program", counted)
+    with make(greedy_eval=False) as trainer:
+        for _ in range(3):
+            trainer.evaluate(1, deterministic=True)
+            trainer.evaluate(1, deterministic=False)
+    assert len(prepared) == 2
 
 
 def test_its_text_has_the_settings() -> None:

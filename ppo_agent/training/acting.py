@@ -26,12 +26,16 @@ from ppo_agent.training.action_encoding import ActionEncoding
 
 
 class Actor:
-    """Acts as an agent's policy does now, on one observation or a batch, with the environment's actions."""
+    """Acts as an agent's policy does now, on one observation or a batch, with the environment's actions.
+
+    Attributes:
+        policies: The agent's, by whether it takes the most likely actions.
+    """
 
     def __init__(self, agent: PPOAgent, encoding: ActionEncoding) -> None:
         self._agent, self._encoding = agent, encoding
         policy = agent.collect_policy
-        self._policies: dict[bool, tf_policy.TFPolicy] = {True: greedy_policy.GreedyPolicy(policy), False: policy}
+        self.policies: dict[bool, tf_policy.TFPolicy] = {True: greedy_policy.GreedyPolicy(policy), False: policy}
         self._on_arrays: dict[bool, Any] = {}
         batch = host_calls.with_outer_dims(host_calls.plain(agent.time_step_spec), None)
         self._value = own_function(self._value_of, input_signature=[batch])
@@ -51,7 +55,7 @@ class Actor:
         kept = None if state is None else _state(state, spec, size, is_single=is_single)
         policy = self._on_arrays.get(deterministic)
         if policy is None:
-            policy = self._on_arrays[deterministic] = ArrayPolicy(self._policies[deterministic])
+            policy = self._on_arrays[deterministic] = ArrayPolicy(self.policies[deterministic])
         policy.refresh()
         state = policy.initial_state(size) if kept is None else kept
         action, _, state = policy.act(time_step, state)

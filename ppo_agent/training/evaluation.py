@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from tf_agents.agents import tf_agent
 from tf_agents.environments import tf_environment
-from tf_agents.policies import greedy_policy, tf_policy
+from tf_agents.policies import tf_policy
 from tf_agents.trajectories import StepType
 
 from ppo_agent.common import host_calls
@@ -82,11 +81,6 @@ def _on_arrays(env: Any) -> tuple[Callable[[], Any], Callable[[Nest], Any]]:
         lambda: host_calls.to_arrays(env.reset()),
         lambda action: host_calls.to_arrays(env.step(host_calls.to_tensors(action))),
     )
-
-
-def other_policy(agent: tf_agent.TFAgent, deterministic: bool) -> tf_policy.TFPolicy:
-    """The agent's policy in its greedy or its sampling form."""
-    return greedy_policy.GreedyPolicy(agent.collect_policy) if deterministic else agent.collect_policy
 
 
 def act_with(policy: tf_policy.TFPolicy, batch_size: int) -> Act:
