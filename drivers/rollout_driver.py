@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,8 +104,8 @@ class RolloutDriver(driver.Driver):
     def get_state(self) -> dict[str, Any]:
         """Returns the state of the random numbers that actions are drawn with, for `set_state` of another driver.
 
-        Where policy and environment are stepped in a graph that XLA does not take, TensorFlow keeps that state to
-        itself, and it is missing.
+        TensorFlow keeps to itself the state of those that a policy draws on its own, and of all where an environment in
+        TensorFlow operations is not `is_compilable`: they are missing.
         """
         return {name: source.get_state() for name, source in self._random_sources().items()}
 
@@ -193,10 +194,8 @@ class RolloutDriver(driver.Driver):
     ) -> tuple[Observed, ts.TimeStep, Nest]:
         """Steps policy and environment in a graph; `bounds` is (target, limit), int32."""
         stop = StopRule(bounds[0], bounds[1], self._counts_boundaries)
-        if self._compiled is not None and self._compiled.is_possible():
-            rollout, time_step, policy_state = self._compiled(time_step, policy_state, stop)
-        else:
-            rollout, time_step, policy_state = collect_in_graph(self.env, self.policy, time_step, policy_state, stop)
+        collect = self._compiled or functools.partial(collect_in_graph, self.env, self.policy)
+        rollout, time_step, policy_state = collect(time_step, policy_state, stop)
         return self._sinks.prepare(rollout), time_step, policy_state
 
 

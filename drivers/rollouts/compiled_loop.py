@@ -7,6 +7,7 @@ compiled, and cut and joined outside XLA. Nearly always one chunk is enough.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,10 @@ _translated: set[str] = set()
 
 
 class CompiledRollout:
-    """Takes rollouts with policy and environment in one compiled loop.
+    """Takes rollouts with policy and environment in one compiled loop, or in a plain graph where XLA cannot.
 
     Actions are drawn with stateless random numbers. Their seed follows from TensorFlow's when this is made, and every
-    rollout has its own.
+    rollout has its own. A policy that XLA does not take may draw its actions itself.
 
     Args:
         env: Environment whose attribute `is_compilable` is true.
@@ -78,9 +79,13 @@ class CompiledRollout:
         return not self._refused
 
     def __call__(self, time_step: ts.TimeStep, policy_state: Nest, stop: StopRule) -> tuple[Rollout, ts.TimeStep, Nest]:
-        """As `collect_in_graph`; only if `is_possible`."""
+        """As `collect_in_graph`."""
         target, limit = stop.target, stop.maximum_iterations
         seed = self.seeds.next()
+        if not self.is_possible():
+            act = self._acting(seed, tf.constant(0))
+            plain = step_in_graph(self._env, self._policy, act, time_step, policy_state, stop)
+            return to_rollout(plain), plain.time_step, plain.policy_state
         first = _cut(self._chunk(seed, time_step, host_calls.plain(policy_state), tf.constant(0), target, limit))
         whole = tf.cond(
             (first.counted >= target) | (first.rows >= limit),
@@ -139,11 +144,16 @@ class CompiledRollout:
         target: tf.Tensor,
         limit: tf.Tensor,
     ) -> Chunk:
+        act, stop = self._acting(seed, offset), StopRule(target, limit, self._counts_boundaries)
+        return step_in_graph(self._env, self._policy, act, time_step, policy_state, stop, self._capacity)
+
+    def _acting(self, seed: tf.Tensor, offset: tf.Tensor) -> Callable[..., policy_step.PolicyStep]:
+        """Returns what acts in a row of a rollout, in the one that begins `offset` rows after the seed's first."""
+
         def act(row: tf.Tensor, time_step: ts.TimeStep, policy_state: Nest) -> policy_step.PolicyStep:
             return seeded_action(self._policy, time_step, policy_state, seed + tf.stack([offset + row, 0]))
 
-        stop = StopRule(target, limit, self._counts_boundaries)
-        return step_in_graph(self._env, self._policy, act, time_step, policy_state, stop, self._capacity)
+        return act
 
 
 def _cut(chunk: Chunk) -> Chunk:

@@ -12,6 +12,7 @@ import pytest
 import ppo_agent
 from ppo_agent import train
 from ppo_agent.checkpoint.store import CheckpointStore, Loaded, load
+from ppo_agent.common import program_space
 from ppo_agent.training.metrics_table import COLUMNS
 
 SMALL = (
@@ -91,6 +92,13 @@ def test_a_resumed_run_is_equal_bit_by_bit(name: str, tmp_path: Path) -> None:
     go_back(tmp_path / "whole", tmp_path / "resumed")
     run(tmp_path / "resumed", "--resume", *(flag for flag in SMALL if "eval" in flag or "checkpoint" in flag))
     assert_equal_runs(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_it_is_equal_too_where_the_process_has_no_room_for_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program_space, "is_left", lambda: False)
+    test_a_resumed_run_is_equal_bit_by_bit("acrobot", tmp_path)
 
 
 def test_a_run_that_was_killed_before_its_second_checkpoint_has_no_row_twice(tmp_path: Path) -> None:

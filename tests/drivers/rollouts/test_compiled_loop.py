@@ -11,7 +11,7 @@ from tf_agents.trajectories import policy_step
 from tf_agents.utils import common
 from toy_environments import CountingPolicy, RememberingPolicy
 
-from ppo_agent.common import shared_functions
+from ppo_agent.common import program_space, shared_functions
 from ppo_agent.drivers import (
     DynamicEpisodeDriver,
     DynamicStepDriver,
@@ -20,6 +20,7 @@ from ppo_agent.drivers import (
     TFPendulum,
     UniformReplayBuffer,
 )
+from ppo_agent.drivers.rollouts import compiled_loop
 
 LAST = 2
 
@@ -253,6 +254,31 @@ def test_equal_rollouts_are_compiled_once_with_variables_of_their_own(monkeypatc
     assert len(translated) == 1
     collect(0.0, factor=-1.0)
     assert len(set(translated)) == 2
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_random_numbers_continue_without_room_for_a_program_too(wrap, monkeypatch):
+    monkeypatch.setattr(program_space, "is_left", lambda: False)
+    monkeypatch.setattr(compiled_loop, "_translated", set())
+    env = Counter(num_environments=3, seed=0)
+    buffer = UniformReplayBuffer(uniform_policy(env).trajectory_spec, env.batch_size)
+
+    def make():
+        driver = DynamicStepDriver(env, uniform_policy(env), [buffer.add_batch], num_steps=60)
+        return driver, common.function(driver.run) if wrap else driver.run
+
+    def actions(run):
+        buffer.clear()
+        run(env.reset())
+        return buffer.gather_all().action.numpy()
+
+    (driver, run), (resumed, run_resumed) = make(), make()
+    first, state = actions(run), driver.get_state()
+    expected = actions(run)
+    resumed.set_state(state)
+    np.testing.assert_array_equal(actions(run_resumed), expected)
+    assert not np.array_equal(first, expected)
+    assert not driver._compiled.is_possible()
 
 
 @pytest.mark.parametrize("wrap", [False, True])
