@@ -148,7 +148,7 @@ class CompiledRollout:
         return step_in_graph(self._env, self._policy, act, time_step, policy_state, stop, self._capacity)
 
     def _acting(self, seed: tf.Tensor, offset: tf.Tensor) -> Callable[..., policy_step.PolicyStep]:
-        """Returns what acts in a row of a rollout, in the one that begins `offset` rows after the seed's first."""
+        """Returns what acts in each row of a part of a rollout that begins after `offset` rows of it."""
 
         def act(row: tf.Tensor, time_step: ts.TimeStep, policy_state: Nest) -> policy_step.PolicyStep:
             return seeded_action(self._policy, time_step, policy_state, seed + tf.stack([offset + row, 0]))
